@@ -1,0 +1,120 @@
+"""The private parts of TorchRL that this package overrides or calls.
+
+TorchRL gives no promise about these. Each is listed once, here, with the reason and
+a fingerprint of its source in the supported releases. A test compares the
+fingerprints with the installed TorchRL and names every hook that changed, so that an
+upgrade is read through before it is trusted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+from typing import NamedTuple
+
+
+class Hook(NamedTuple):
+    """One private TorchRL name.
+
+    Attributes:
+        reason: what the package does with it.
+        fingerprint: :func:`fingerprint` of its source, as last read through.
+    """
+
+    reason: str
+    fingerprint: str
+
+
+HOOKS: dict[str, Hook] = {
+    "torchrl.objectives.common:_LossMeta": Hook(
+        "methods named *loss run in recurrent mode and without exploration",
+        "f601ec7a6e7c",
+    ),
+    "torchrl.objectives.common:LossModule.convert_to_functional": Hook(
+        "registers the encoders without copying their parameters", "c1447a11a9e4"
+    ),
+    "torchrl.objectives.common:LossModule._loss_mask_keys": Hook(
+        "names the masks of a batch, besides `valid`", "5e0ff8b88ee6"
+    ),
+    "torchrl.objectives.common:LossModule._expand_loss_mask": Hook(
+        "aligns such a mask with the transitions", "3df0ca59225e"
+    ),
+    "torchrl.objectives.sac:SACLoss.__init__": Hook(
+        "called with num_qvalue_nets=None and the ensemble critic", "a759de7be1b8"
+    ),
+    "torchrl.objectives.sac:SACLoss._make_vmap": Hook(
+        "overridden: the ensemble critic is one batched module", "2b4a85ab1387"
+    ),
+    "torchrl.objectives.sac:SACLoss._compute_target_v2": Hook(
+        "overridden: contexts of the next step come from the same unroll",
+        "9e6390bc0e86",
+    ),
+    "torchrl.objectives.sac:SACLoss._set_in_keys": Hook(
+        "overridden: lists the keys of a packed batch", "df9cac0afe06"
+    ),
+    "torchrl.objectives.sac:SACLoss._alpha": Hook(
+        "clamps log_alpha in place and returns alpha without gradient", "f9e88072900d"
+    ),
+    "torchrl.objectives.sac:SACLoss._alpha_loss": Hook(
+        "overridden with the same signature", "9f6632ad001a"
+    ),
+    "torchrl.objectives.sac:SACLoss.target_entropy": Hook(
+        "read in the constructor, where it turns into a buffer", "3118484e4202"
+    ),
+    "torchrl.objectives.sac:compute_rsample_log_prob": Hook(
+        "draws an action and its log-probability from one noise", "f6084b6c54bf"
+    ),
+}
+
+
+def fingerprint(path: str) -> str:
+    """Hash of the source behind ``"module:attribute.path"``, white space apart.
+
+    Args:
+        path: module and attribute, for instance
+            ``"torchrl.objectives.sac:SACLoss._alpha"``. Properties and wrapped
+            functions are followed to the function underneath.
+
+    Returns:
+        Twelve hexadecimal digits.
+
+    Raises:
+        AttributeError: the attribute is gone.
+
+    Examples:
+        >>> len(fingerprint("torchrl.objectives.sac:SACLoss._alpha"))
+        12
+    """
+    module, attribute = path.split(":")
+    target = importlib.import_module(module)
+    for name in attribute.split("."):
+        target = getattr(target, name)
+    if isinstance(target, property):
+        target = target.fget
+    source = inspect.getsource(inspect.unwrap(target))
+    return hashlib.sha256("".join(source.split()).encode()).hexdigest()[:12]
+
+
+def changed_hooks(hooks: dict[str, Hook] = HOOKS) -> dict[str, str]:
+    """The hooks whose source in the installed TorchRL is not the one listed.
+
+    Args:
+        hooks: the table to check.
+
+    Returns:
+        For each hook that changed, its present fingerprint, or ``"missing"``.
+
+    Examples:
+        >>> changed_hooks({"torchrl:no_such_name": Hook("an example", "0" * 12)})
+        {'torchrl:no_such_name': 'missing'}
+    """
+    changed = {}
+    for path, hook in hooks.items():
+        try:
+            present = fingerprint(path)
+        except (ImportError, AttributeError):
+            present = "missing"
+        if present != hook.fingerprint:
+            changed[path] = present
+    return changed
