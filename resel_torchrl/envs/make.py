@@ -1,0 +1,183 @@
+"""Makes a task by name: as a Gymnasium environment, or as a TorchRL one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Discrete
+from torchrl.envs import GymWrapper, InitTracker, TransformedEnv
+
+from resel_torchrl.envs import mujoco_pomdp
+from resel_torchrl.envs.registry import find_spec
+from resel_torchrl.envs.wrappers import CheckEpisode, MaskObservation, ScaleAction
+
+__all__ = ["TaskInfo", "make_env", "make_gym", "task_info"]
+
+
+def make_gym(task: str, *, horizon: int | None = None, **kwargs: Any) -> gymnasium.Env:
+    """Makes a task as a Gymnasium environment.
+
+    Observations are float32 vectors. Continuous actions lie in [-1, 1]; discrete ones
+    stay integers. Rewards are the environment's own. An episode is truncated at the
+    horizon. Values that are not finite, and steps past the end, are errors, see
+    :class:`CheckEpisode`. Episodes of the tasks in :func:`task_names` are a function of
+    the seed given to ``reset`` and of the actions, to the last bit.
+
+    Args:
+        task: one of :func:`task_names`, or any other Gymnasium id (``"module:id"``
+            imports ``module`` first), which is shown unmasked.
+        horizon: the largest number of steps of an episode; the task's own by default.
+        **kwargs: passed to the environment, such as ``render_mode``.
+
+    Raises:
+        ValueError: if the task is unknown (the message lists the nearest names), has no
+            horizon and none is given, or has observations that are no vectors or
+            actions that are neither bounded vectors nor ``Discrete``.
+        ModuleNotFoundError: if the simulator is not installed; the message names the
+            extra to install.
+
+    Examples:
+        >>> env = make_gym("Pendulum-V-v0")
+        >>> observation, info = env.reset(seed=0)
+        >>> observation.shape, observation.dtype
+        ((1,), dtype('float32'))
+        >>> env.action_space
+        Box(-1.0, 1.0, (1,), float32)
+    """
+    spec = find_spec(task)
+    if horizon is None:
+        horizon = spec.max_episode_steps
+    if horizon is None:
+        raise ValueError(
+            f"no horizon is known for {task!r}: it was registered without "
+            "max_episode_steps; give horizon=, the most steps of an episode"
+        )
+    if horizon < 1:
+        raise ValueError(f"expected a horizon of at least 1 step, got {horizon}")
+    if "gymnasium.envs.mujoco" in str(spec.entry_point):
+        mujoco_pomdp.log_warnings()
+    env = gymnasium.make(
+        spec, max_episode_steps=horizon, disable_env_checker=True, **kwargs
+    )
+    if not _is_float_vector(env.observation_space):
+        env = MaskObservation(env)
+    if isinstance(env.action_space, Box):
+        if not _is_unit_box(env.action_space):
+            env = ScaleAction(env)
+    elif not isinstance(env.action_space, Discrete):
+        raise ValueError(
+            f"expected actions that are a Box or Discrete, but {task!r} has "
+            f"{env.action_space}; flatten them in a wrapper of your own"
+        )
+    return CheckEpisode(env, horizon)
+
+
+def _is_float_vector(space: gymnasium.Space) -> bool:
+    return (
+        isinstance(space, Box) and len(space.shape) == 1 and space.dtype == np.float32
+    )
+
+
+def _is_unit_box(space: Box) -> bool:
+    unit = (space.low == -1).all() and (space.high == 1).all()
+    return bool(unit) and space.dtype == np.float32
+
+
+def make_env(
+    task: str,
+    seed: int | None = None,
+    *,
+    device: torch.device | str | None = None,
+    **kwargs: Any,
+) -> TransformedEnv:
+    """Makes a task as a TorchRL environment that tracks the start of episodes.
+
+    It has the keys ``observation`` float32 ``[n]``, ``action`` float32 ``[m]`` in
+    [-1, 1] (one-hot for discrete actions), ``is_init`` bool ``[1]``, and under
+    ``"next"`` also ``reward`` float32 ``[1]``, ``done``, ``terminated`` and
+    ``truncated``. An encoder adds the inputs it needs itself, through
+    ``env.append_transform(encoder.make_tensordict_primer())``, or a ``Collector`` does
+    so for its policy.
+
+    Args:
+        task: as in :func:`make_gym`.
+        seed: makes the sequence of episodes repeatable; random without. TorchRL's
+            ``env.reset(seed=...)`` starts one episode from a seed of its own.
+        device: where the tensors are put; the CPU by default.
+        **kwargs: as in :func:`make_gym`.
+
+    Raises:
+        ValueError: as in :func:`make_gym`.
+        ModuleNotFoundError: as in :func:`make_gym`.
+
+    Examples:
+        >>> env = make_env("CartPole-P-v0", seed=0)
+        >>> env.action_spec.shape, env.reset()["observation"].shape
+        (torch.Size([2]), torch.Size([2]))
+        >>> env.rollout(3)["is_init"].flatten().tolist()
+        [True, False, False]
+    """
+    env = GymWrapper(make_gym(task, **kwargs), device=device)
+    env = TransformedEnv(env, InitTracker())
+    if seed is not None:
+        env.set_seed(seed)
+    return env
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """What must be known of a task to build an agent for it.
+
+    Attributes:
+        name: the task.
+        observation_size: number of observed dimensions.
+        action_size: number of action dimensions, or of discrete actions.
+        discrete: whether the actions are discrete.
+        horizon: the largest number of steps of an episode.
+        kept: the dimensions of the environment's own observation that are observed.
+    """
+
+    name: str
+    observation_size: int
+    action_size: int
+    discrete: bool
+    horizon: int
+    kept: tuple[int, ...]
+
+
+@cache
+def task_info(task: str, **kwargs: Any) -> TaskInfo:
+    """Sizes of a task. Makes the environment at the first call only, and closes it.
+
+    Args:
+        task: as in :func:`make_gym`.
+        **kwargs: as in :func:`make_gym`.
+
+    Raises:
+        ValueError: as in :func:`make_gym`.
+        ModuleNotFoundError: as in :func:`make_gym`.
+
+    Examples:
+        >>> task_info("Pendulum-P-v0")  # doctest: +NORMALIZE_WHITESPACE
+        TaskInfo(name='Pendulum-P-v0', observation_size=2, action_size=1,
+                 discrete=False, horizon=200, kept=(0, 1))
+    """
+    env = make_gym(task, **kwargs)
+    size = env.observation_space.shape[0]
+    masked = env.has_wrapper_attr("kept")
+    discrete = isinstance(env.action_space, Discrete)
+    info = TaskInfo(
+        name=task,
+        observation_size=size,
+        action_size=int(env.action_space.n if discrete else env.action_space.shape[0]),
+        discrete=discrete,
+        horizon=env.spec.max_episode_steps,
+        kept=env.get_wrapper_attr("kept") if masked else tuple(range(size)),
+    )
+    env.close()
+    return info

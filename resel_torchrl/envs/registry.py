@@ -1,0 +1,81 @@
+"""The tasks of this package, by name, and their registration with Gymnasium."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+
+from resel_torchrl.envs import classic_pomdp, light_pomdp, mujoco_pomdp
+
+__all__ = ["find_spec", "register_tasks", "task_names"]
+
+#: One module a family: it has ``TASKS`` (name -> arguments of ``make``), ``make`` and
+#: ``HORIZON``.
+FAMILIES = (classic_pomdp, light_pomdp, mujoco_pomdp)
+
+
+def task_names() -> list[str]:
+    """Names of the tasks that this package registers, family by family.
+
+    Any other Gymnasium environment is a task too, see :func:`make_gym`.
+
+    Examples:
+        >>> "HopperBLT-V-v0" in task_names(), len(task_names())
+        (True, 26)
+    """
+    return [name for family in FAMILIES for name in family.TASKS]
+
+
+def register_tasks() -> None:
+    """Registers every task with Gymnasium, unless its name is taken already.
+
+    Imports no simulator: that is left to the making of an environment.
+    """
+    for family in FAMILIES:
+        for name, kwargs in family.TASKS.items():
+            if name not in gymnasium.registry:
+                gymnasium.register(
+                    id=name,
+                    entry_point=f"{family.__name__}:make",
+                    max_episode_steps=family.HORIZON,
+                    kwargs=kwargs,
+                )
+
+
+def find_spec(task: str) -> EnvSpec:
+    """Finds the Gymnasium spec of a task.
+
+    Args:
+        task: a Gymnasium id, or ``"module:id"`` to import ``module`` first.
+
+    Raises:
+        ValueError: if there is no such task; the message lists the nearest names.
+
+    Examples:
+        >>> import resel_torchrl.envs
+        >>> find_spec("Pendulum-V-v0").max_episode_steps
+        200
+        >>> find_spec("Pendulum-W-v0")
+        Traceback (most recent call last):
+        ...
+        ValueError: unknown task 'Pendulum-W-v0'; did you mean Pendulum-V-v0, \
+Pendulum-P-v0 or Pendulum-v1? task_names() lists the tasks of resel_torchrl; \
+an environment of your own is given as 'module:id'
+    """
+    module, _, name = task.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    if name in gymnasium.registry:
+        return gymnasium.registry[name]
+    names = [*task_names(), *gymnasium.registry]
+    lower = {n.lower(): n for n in reversed(names)}
+    near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)
+    near = [lower[n] for n in near] or task_names()[:3]
+    raise ValueError(
+        f"unknown task {task!r}; did you mean {', '.join(near[:-1])}"
+        f"{' or ' if len(near) > 1 else ''}{near[-1]}? task_names() lists the tasks of "
+        "resel_torchrl; an environment of your own is given as 'module:id'"
+    )
