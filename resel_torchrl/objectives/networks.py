@@ -1,0 +1,157 @@
+"""Running the loss's networks on a batch under a given set of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tensordict import NestedKey, TensorDictBase, unravel_key
+from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
+from torch import Tensor
+from torchrl.envs.utils import ExplorationType, set_exploration_type
+from torchrl.modules import set_recurrent_mode
+from torchrl.objectives.sac import compute_rsample_log_prob
+
+
+def observed_keys(
+    modules: Iterable[TensorDictModuleBase], written: Iterable[NestedKey]
+) -> list[NestedKey]:
+    """The entries that ``modules`` read from a batch at every observation.
+
+    Args:
+        modules: encoders and heads.
+        written: keys that come from elsewhere: the contexts, the action, the flags.
+
+    Returns:
+        Keys in the order met, without ``written`` and without recurrent states (an
+        unroll starts from zero).
+
+    Examples:
+        >>> from resel_torchrl.modules import ContextEncoder, EnsembleCritic
+        >>> encoder = ContextEncoder({"observation": 3, "prev_action": 2}, "gru")
+        >>> observed_keys([encoder, EnsembleCritic(3, 2)], ["action", "is_init",
+        ...     "context_critic"])
+        ['observation', 'prev_action']
+    """
+    found = dict.fromkeys(
+        key
+        for module in modules
+        for key in module.in_keys
+        if unravel_key(("next", key)) not in module.out_keys
+    )
+    written = set(written)
+    return [key for key in found if key not in written]
+
+
+def encode(
+    encoder: TensorDictModuleBase,
+    params: TensorDictBase,
+    rows: TensorDictBase,
+    key: NestedKey,
+) -> Tensor:
+    """Contexts of all rows: one pass of ``encoder`` in recurrent mode.
+
+    Args:
+        encoder: context encoder.
+        params: parameters to run it with.
+        rows: TensorDict ``[R, L]``; it is not changed.
+        key: entry that the encoder writes the context to.
+
+    Returns:
+        ``[R, L, C]``.
+
+    Examples:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> from resel_torchrl.modules import ContextEncoder
+        >>> encoder = ContextEncoder({"observation": 3}, "gru", context_size=5)
+        >>> rows = TensorDict(
+        ...     observation=torch.randn(2, 4, 3),
+        ...     is_init=torch.zeros(2, 4, 1, dtype=torch.bool),
+        ...     batch_size=[2, 4],
+        ... )
+        >>> params = TensorDict.from_module(encoder)
+        >>> encode(encoder, params, rows, "context_actor").shape
+        torch.Size([2, 4, 5])
+    """
+    inputs = rows.select(*encoder.in_keys, strict=False)
+    with set_recurrent_mode(True), params.to_module(encoder):
+        return encoder(inputs).get(key)
+
+
+def act(
+    actor: ProbabilisticTensorDictSequential,
+    params: TensorDictBase,
+    inputs: TensorDictBase,
+) -> tuple[Tensor, Tensor]:
+    """Draw a reparameterised action at every row, with its log-probability.
+
+    Args:
+        actor: policy head.
+        params: parameters to run it with.
+        inputs: TensorDict ``[R, T]`` with the context in it.
+
+    Returns:
+        Actions ``[R, T, A]`` and log-probabilities ``[R, T]``.
+
+    Examples:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> from resel_torchrl.modules import TanhNormalActor
+        >>> actor = TanhNormalActor(3, 2, 5)
+        >>> inputs = TensorDict(
+        ...     observation=torch.ones(1, 4, 3),
+        ...     context_actor=torch.ones(1, 4, 5),
+        ...     batch_size=[1, 4],
+        ... )
+        >>> action, log_prob = act(actor, TensorDict.from_module(actor), inputs)
+        >>> action.shape, log_prob.shape
+        (torch.Size([1, 4, 2]), torch.Size([1, 4]))
+    """
+    with set_exploration_type(ExplorationType.RANDOM), params.to_module(actor):
+        return compute_rsample_log_prob(actor.get_dist(inputs))
+
+
+def evaluate(
+    critic: TensorDictModuleBase,
+    params: TensorDictBase,
+    inputs: TensorDictBase,
+    key: NestedKey,
+) -> Tensor:
+    """Values of every critic at every row.
+
+    Args:
+        critic: ensemble head.
+        params: parameters to run it with.
+        inputs: TensorDict ``[R, T]`` with context and action in it.
+        key: entry that the critic writes.
+
+    Returns:
+        ``[R, T, n_critics]``.
+
+    Raises:
+        ValueError: the critic writes another shape.
+
+    Examples:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> from resel_torchrl.modules import EnsembleCritic
+        >>> critic = EnsembleCritic(3, 2, 5, n_critics=8)
+        >>> inputs = TensorDict(
+        ...     observation=torch.ones(1, 4, 3),
+        ...     action=torch.ones(1, 4, 2),
+        ...     context_critic=torch.ones(1, 4, 5),
+        ...     batch_size=[1, 4],
+        ... )
+        >>> params = TensorDict.from_module(critic)
+        >>> evaluate(critic, params, inputs, "state_action_value").shape
+        torch.Size([1, 4, 8])
+    """
+    with params.to_module(critic):
+        values = critic(inputs).get(key)
+    if values.shape[:-1] != inputs.batch_size:
+        raise ValueError(
+            f"Expected {key!r} of shape {[*inputs.batch_size, 'n_critics']}, got "
+            f"{list(values.shape)}. Use resel_torchrl.modules.EnsembleCritic, or write "
+            "the values of all critics along one last dimension."
+        )
+    return values
