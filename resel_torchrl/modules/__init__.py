@@ -1,0 +1,27 @@
+"""Context encoders, their sequence cores, and the actor and critic heads."""
+
+from resel_torchrl.modules.actor import TanhNormalActor
+from resel_torchrl.modules.context_encoder import (
+    ContextEncoder,
+    ContextTrunk,
+    context_inputs,
+)
+from resel_torchrl.modules.cores import CORES, SequenceCore, make_core
+from resel_torchrl.modules.ensemble_critic import EnsembleCritic
+from resel_torchrl.modules.policy import make_policy
+from resel_torchrl.modules.previous_step import PreviousStep
+from resel_torchrl.modules.tanh_normal import TanhNormal
+
+__all__ = [
+    "CORES",
+    "ContextEncoder",
+    "ContextTrunk",
+    "EnsembleCritic",
+    "PreviousStep",
+    "SequenceCore",
+    "TanhNormal",
+    "TanhNormalActor",
+    "context_inputs",
+    "make_core",
+    "make_policy",
+]

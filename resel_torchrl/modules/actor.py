@@ -1,0 +1,149 @@
+"""The tanh-Gaussian policy head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tensordict import NestedKey
+from tensordict.nn import TensorDictModule
+from torch import Tensor, nn
+from torchrl.data import Bounded, Composite, TensorSpec
+from torchrl.modules import ProbabilisticActor
+
+from resel_torchrl.modules.init import xavier_linear
+from resel_torchrl.modules.tanh_normal import TanhNormal
+
+__all__ = ["TanhNormalActor"]
+
+LOG_SCALE_MIN = -20.0
+LOG_SCALE_MAX = 2.0
+
+
+class _TanhNormalHead(nn.Module):
+    """Map (observation, context) to mean and standard deviation before tanh."""
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        context_size: int,
+        embedding_size: int,
+        hidden_sizes: Sequence[int],
+    ) -> None:
+        super().__init__()
+        self.observation_map = xavier_linear(observation_size, embedding_size)
+        layers: list[nn.Module] = []
+        width = embedding_size + context_size
+        for hidden_size in hidden_sizes:
+            layers += [xavier_linear(width, hidden_size), nn.ELU()]
+            width = hidden_size
+        layers.append(xavier_linear(width, 2 * action_size))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, observation: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = torch.cat([self.observation_map(observation), context], -1)
+        loc, log_scale = self.layers(hidden).chunk(2, -1)
+        return loc, log_scale.clamp(LOG_SCALE_MIN, LOG_SCALE_MAX).exp()
+
+
+class TanhNormalActor(ProbabilisticActor):
+    """Tanh-Gaussian policy head on an observation and a context.
+
+    ``Linear(observation)`` and the context, concatenated, go through ELU layers to
+    the mean and log standard deviation of a normal distribution, which tanh
+    squashes into (-1, 1). The log standard deviation is clamped to [-20, 2].
+    Architecture and initialisation: arXiv 2405.15384, appendix, and its released
+    code. It is a ``ProbabilisticTensorDictSequential``, so ``SACLoss`` takes it.
+
+    It reads ``observation_key`` and ``context_key`` and writes ``loc``, ``scale``,
+    ``action_key`` and, with ``return_log_prob``, ``sample_log_prob``. Actions are
+    drawn at random, or are ``tanh(loc)`` under
+    ``set_exploration_type(ExplorationType.DETERMINISTIC)``.
+
+    Args:
+        observation_size: size of the observation.
+        action_size: size of the action.
+        context_size: size of the encoder's context.
+        embedding_size: output size of the observation map.
+        hidden_sizes: widths of the hidden layers.
+        spec: action spec, with bounds [-1, 1]; ``None`` makes one.
+        observation_key: entry with the observation, ``[*B, observation_size]``.
+        context_key: entry with the context, ``[*B, context_size]``.
+        action_key: entry to write the action to, ``[*B, action_size]``.
+        return_log_prob: write ``sample_log_prob``, ``[*B]``, too.
+
+    Raises:
+        ValueError: if ``spec`` is not a bounded spec of ``action_size`` entries in
+            [-1, 1].
+
+    Example:
+        >>> from tensordict import TensorDict
+        >>> actor = TanhNormalActor(3, 2, context_size=5)
+        >>> data = TensorDict(
+        ...     observation=torch.zeros(4, 3),
+        ...     context_actor=torch.zeros(4, 5),
+        ...     batch_size=[4],
+        ... )
+        >>> actor(data)["action"].shape
+        torch.Size([4, 2])
+        >>> loc, scale = actor.head(data["observation"], data["context_actor"])
+        >>> torch.equal(loc, data["loc"])
+        True
+    """
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        context_size: int = 128,
+        *,
+        embedding_size: int = 128,
+        hidden_sizes: Sequence[int] = (256, 256),
+        spec: TensorSpec | None = None,
+        observation_key: NestedKey = "observation",
+        context_key: NestedKey = "context_actor",
+        action_key: NestedKey = "action",
+        return_log_prob: bool = False,
+    ) -> None:
+        if spec is None:
+            spec = Bounded(-1.0, 1.0, (action_size,))
+        _check_action_spec(spec, action_size, action_key)
+        head = _TanhNormalHead(
+            observation_size, action_size, context_size, embedding_size, hidden_sizes
+        )
+        super().__init__(
+            TensorDictModule(
+                head, in_keys=[observation_key, context_key], out_keys=["loc", "scale"]
+            ),
+            in_keys=["loc", "scale"],
+            out_keys=[action_key],
+            spec=spec,
+            distribution_class=TanhNormal,
+            return_log_prob=return_log_prob,
+            log_prob_key="sample_log_prob",
+        )
+
+    def head(self, observation: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation before tanh.
+
+        Args:
+            observation: ``[*B, observation_size]``.
+            context: ``[*B, context_size]``.
+
+        Returns:
+            ``loc`` and ``scale``, each ``[*B, action_size]``.
+        """
+        return self.module[0].module(observation, context)
+
+
+def _check_action_spec(spec: TensorSpec, size: int, key: NestedKey) -> None:
+    leaf = spec[key] if isinstance(spec, Composite) else spec
+    low, high = getattr(leaf, "low", None), getattr(leaf, "high", None)
+    bounded = low is not None and bool((low == -1).all() and (high == 1).all())
+    if not bounded or leaf.shape[-1:] != (size,):
+        raise ValueError(
+            f"spec: expected a Bounded spec in [-1, 1] with {size} entries, got "
+            f"{leaf}. Rescale the environment's actions (e.g. torchrl.envs."
+            "ActionScaling), or correct action_size."
+        )

@@ -1,0 +1,128 @@
+"""An ensemble of Q functions evaluated as one batched network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor, nn
+
+__all__ = ["EnsembleCritic"]
+
+
+class EnsembleCritic(TensorDictModuleBase):
+    """Q values of ``n_critics`` members, ``[*B, n_critics]``.
+
+    ``Linear(observation)``, ``Linear(action)`` and the context are concatenated
+    once for all members; each member then has its own ELU layers and output.
+    Layer ``i`` holds all members' weights as one tensor, so it costs one batched
+    product. Architecture and initialisation: arXiv 2405.15384, appendix, and its
+    released code; every member is Xavier-uniform on its own.
+
+    Parameters: ``weights[i]`` is ``[n_critics, in, out]`` and ``biases[i]``
+    ``[n_critics, out]``; ``observation_map`` and ``action_map`` are shared.
+
+    Args:
+        observation_size: size of the observation.
+        action_size: size of the action.
+        context_size: size of the encoder's context.
+        n_critics: number of members.
+        embedding_size: output size of each of the two input maps.
+        hidden_sizes: widths of each member's hidden layers.
+        observation_key: entry with the observation, ``[*B, observation_size]``.
+        action_key: entry with the action, ``[*B, action_size]``.
+        context_key: entry with the context, ``[*B, context_size]``.
+        out_key: entry to write the values to, ``[*B, n_critics]``.
+
+    Raises:
+        ValueError: if ``n_critics`` is less than 1.
+
+    Example:
+        >>> from tensordict import TensorDict
+        >>> critic = EnsembleCritic(3, 2, context_size=5, n_critics=8)
+        >>> data = TensorDict(
+        ...     observation=torch.zeros(4, 7, 3),
+        ...     action=torch.zeros(4, 7, 2),
+        ...     context_critic=torch.zeros(4, 7, 5),
+        ...     batch_size=[4, 7],
+        ... )
+        >>> critic(data)["state_action_value"].shape
+        torch.Size([4, 7, 8])
+    """
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        context_size: int = 128,
+        *,
+        n_critics: int = 8,
+        embedding_size: int = 128,
+        hidden_sizes: Sequence[int] = (256, 256),
+        observation_key: NestedKey = "observation",
+        action_key: NestedKey = "action",
+        context_key: NestedKey = "context_critic",
+        out_key: NestedKey = "state_action_value",
+    ) -> None:
+        if n_critics < 1:
+            raise ValueError(
+                f"n_critics: expected at least 1, got {n_critics}. The paper uses 8."
+            )
+        super().__init__()
+        self.in_keys = [observation_key, action_key, context_key]
+        self.out_keys = [out_key]
+        self.n_critics = n_critics
+        self.observation_map = nn.Linear(observation_size, embedding_size)
+        self.action_map = nn.Linear(action_size, embedding_size)
+        sizes = [2 * embedding_size + context_size, *hidden_sizes, 1]
+        self.weights = nn.ParameterList(
+            torch.empty(n_critics, fan_in, fan_out)
+            for fan_in, fan_out in pairwise(sizes)
+        )
+        self.biases = nn.ParameterList(
+            torch.empty(n_critics, size) for size in sizes[1:]
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew, each member's layers on their own."""
+        self.observation_map.reset_parameters()
+        self.action_map.reset_parameters()
+        for weight in self.weights:
+            for member in weight:
+                nn.init.xavier_uniform_(member)
+        for bias in self.biases:
+            nn.init.zeros_(bias)
+
+    def values(self, observation: Tensor, action: Tensor, context: Tensor) -> Tensor:
+        """Return every member's Q value.
+
+        Args:
+            observation: ``[*B, observation_size]``.
+            action: ``[*B, action_size]``.
+            context: ``[*B, context_size]``.
+
+        Returns:
+            Q values ``[*B, n_critics]``.
+        """
+        x = torch.cat(
+            [self.observation_map(observation), self.action_map(action), context], -1
+        )
+        batch = x.shape[:-1]
+        # The expansion has stride 0: no copy of the input is made per member.
+        x = x.reshape(1, -1, x.shape[-1]).expand(self.n_critics, -1, -1)
+        last = len(self.weights) - 1
+        for i in range(last + 1):
+            x = torch.baddbmm(self.biases[i].unsqueeze(1), x, self.weights[i])
+            if i < last:
+                x = nn.functional.elu(x)
+        return x.squeeze(-1).t().reshape(*batch, self.n_critics)
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Write the members' Q values, ``[*B, n_critics]``, to the out key."""
+        inputs = [tensordict.get(key) for key in self.in_keys]
+        tensordict.set(self.out_keys[0], self.values(*inputs))
+        return tensordict
