@@ -24,7 +24,7 @@ from typing import Any, Literal
 import gymnasium
 
 from resel_torchrl.envs.packages import import_simulator
-from resel_torchrl.envs.quiet import silence_stdout
+from resel_torchrl.envs.quiet import silence
 from resel_torchrl.envs.wrappers import MaskObservation
 
 __all__ = ["HORIZON", "ROBOTS", "TASKS", "kept_dimensions", "make"]
@@ -87,12 +87,14 @@ def make(robot: str, kept: Sequence[int] | None = None, **kwargs: Any) -> gymnas
     Raises:
         ModuleNotFoundError: if PyBullet is not installed.
     """
-    with silence_stdout():  # importing and connecting print from C
-        module = import_simulator(
-            "pybullet_envs_gymnasium.gym_locomotion_envs", extra="bullet"
-        )
-        env = getattr(module, ROBOTS[robot][0])(**kwargs)
-        env.reset(seed=0)
+    with silence(1, 2):
+        import_simulator("pybullet", extra="bullet")  # prints its build time
+    module = import_simulator(
+        "pybullet_envs_gymnasium.gym_locomotion_envs", extra="bullet"
+    )
+    env = getattr(module, ROBOTS[robot][0])(**kwargs)
+    with silence(1):
+        env.reset(seed=0)  # connects to the physics server, which prints its arguments
     env.seed()  # an episode of no given seed is a random one
     return MaskObservation(env, kept)
 

@@ -69,10 +69,10 @@ def make_gym(task: str, *, horizon: int | None = None, **kwargs: Any) -> gymnasi
     if isinstance(env.action_space, Box):
         if not _is_unit_box(env.action_space):
             env = ScaleAction(env)
-    elif not isinstance(env.action_space, Discrete):
+    elif not isinstance(env.action_space, Discrete) or env.action_space.start != 0:
         raise ValueError(
-            f"expected actions that are a Box or Discrete, but {task!r} has "
-            f"{env.action_space}; flatten them in a wrapper of your own"
+            f"expected actions that are a Box, or Discrete and counted from 0, but "
+            f"{task!r} has {env.action_space}; convert them in a wrapper of your own"
         )
     return CheckEpisode(env, horizon)
 

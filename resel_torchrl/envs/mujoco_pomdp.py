@@ -44,7 +44,9 @@ def log_warnings() -> None:
     """Sends MuJoCo's warnings to Python's logging.
 
     Left to itself MuJoCo prints them and writes ``MUJOCO_LOG.TXT`` into the working
-    directory. A handler that somebody else has installed stays.
+    directory. A handler that somebody else has installed stays. Heed a warning of an
+    unstable simulation: MuJoCo meets it by putting the robot back to its initial state
+    in the midst of the episode, where no number is NaN.
 
     Raises:
         ModuleNotFoundError: if MuJoCo is not installed.

@@ -30,8 +30,9 @@ not installed: pip install "resel_torchrl[bullet]"
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
+        package = (error.name or module).partition(".")[0]
         raise ModuleNotFoundError(
-            f"this task needs the package {error.name!r}, which is not installed: "
+            f"this task needs the package {package!r}, which is not installed: "
             f'pip install "resel_torchrl[{extra}]"',
-            name=error.name,
+            name=package,
         ) from error

@@ -62,7 +62,7 @@ def find_spec(task: str) -> EnvSpec:
         Traceback (most recent call last):
         ...
         ValueError: unknown task 'Pendulum-W-v0'; did you mean Pendulum-V-v0, \
-Pendulum-P-v0 or Pendulum-v1? task_names() lists the tasks of resel_torchrl; \
+Pendulum-P-v0, Pendulum-v1? task_names() lists the tasks of resel_torchrl; \
 an environment of your own is given as 'module:id'
     """
     module, _, name = task.rpartition(":")
@@ -70,12 +70,20 @@ an environment of your own is given as 'module:id'
         importlib.import_module(module)
     if name in gymnasium.registry:
         return gymnasium.registry[name]
-    names = [*task_names(), *gymnasium.registry]
-    lower = {n.lower(): n for n in reversed(names)}
-    near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)
-    near = [lower[n] for n in near] or task_names()[:3]
+    nearest = _nearest(name)
+    did_you_mean = f"; did you mean {', '.join(nearest)}?" if nearest else "."
     raise ValueError(
-        f"unknown task {task!r}; did you mean {', '.join(near[:-1])}"
-        f"{' or ' if len(near) > 1 else ''}{near[-1]}? task_names() lists the tasks of "
+        f"unknown task {task!r}{did_you_mean} task_names() lists the tasks of "
         "resel_torchrl; an environment of your own is given as 'module:id'"
     )
+
+
+def _nearest(name: str) -> list[str]:
+    """At most three registered names, the tasks of this package first."""
+    nearest: list[str] = []
+    for names in (task_names(), list(gymnasium.registry)):
+        lower = {known.lower(): known for known in names}
+        for match in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6):
+            if lower[match] not in nearest:
+                nearest.append(lower[match])
+    return nearest[:3]
