@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchrl.data import Bounded, Composite, TensorSpec
 from torchrl.modules import ProbabilisticActor
 
+from resel_torchrl.modules._checks import check_size
 from resel_torchrl.modules.init import xavier_linear
 from resel_torchrl.modules.tanh_normal import TanhNormal
 
@@ -20,7 +21,7 @@ LOG_SCALE_MIN = -20.0
 LOG_SCALE_MAX = 2.0
 
 
-class _TanhNormalHead(nn.Module):
+class TanhNormalHead(nn.Module):
     """Map (observation, context) to mean and standard deviation before tanh."""
 
     def __init__(
@@ -32,6 +33,8 @@ class _TanhNormalHead(nn.Module):
         hidden_sizes: Sequence[int],
     ) -> None:
         super().__init__()
+        self.observation_size = observation_size
+        self.context_size = context_size
         self.observation_map = xavier_linear(observation_size, embedding_size)
         layers: list[nn.Module] = []
         width = embedding_size + context_size
@@ -42,6 +45,8 @@ class _TanhNormalHead(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, observation: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        check_size(self, "observation", observation, self.observation_size)
+        check_size(self, "context", context, self.context_size)
         hidden = torch.cat([self.observation_map(observation), context], -1)
         loc, log_scale = self.layers(hidden).chunk(2, -1)
         return loc, log_scale.clamp(LOG_SCALE_MIN, LOG_SCALE_MAX).exp()
@@ -78,6 +83,8 @@ class TanhNormalActor(ProbabilisticActor):
             [-1, 1].
 
     Example:
+        >>> import torch
+        >>> from resel_torchrl.modules import TanhNormalActor
         >>> from tensordict import TensorDict
         >>> actor = TanhNormalActor(3, 2, context_size=5)
         >>> data = TensorDict(
@@ -109,7 +116,7 @@ class TanhNormalActor(ProbabilisticActor):
         if spec is None:
             spec = Bounded(-1.0, 1.0, (action_size,))
         _check_action_spec(spec, action_size, action_key)
-        head = _TanhNormalHead(
+        head = TanhNormalHead(
             observation_size, action_size, context_size, embedding_size, hidden_sizes
         )
         super().__init__(
@@ -133,6 +140,9 @@ class TanhNormalActor(ProbabilisticActor):
 
         Returns:
             ``loc`` and ``scale``, each ``[*B, action_size]``.
+
+        Raises:
+            ValueError: if a last dimension has another size.
         """
         return self.module[0].module(observation, context)
 

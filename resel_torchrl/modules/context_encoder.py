@@ -14,11 +14,16 @@ from torchrl.data import Unbounded
 from torchrl.envs import TensorDictPrimer
 from torchrl.modules import recurrent_mode
 
-from resel_torchrl.modules.cores import CORES, SequenceCore, make_core
-from resel_torchrl.modules.init import xavier_linear
+from resel_torchrl.modules._checks import (
+    check_encoder_arguments,
+    read_entry,
+    read_is_init,
+)
+from resel_torchrl.modules.context_trunk import ContextTrunk
+from resel_torchrl.modules.cores import SequenceCore, make_core
 from resel_torchrl.modules.previous_step import PreviousStep, is_previous
 
-__all__ = ["ContextEncoder", "ContextTrunk", "context_inputs"]
+__all__ = ["ContextEncoder", "context_inputs"]
 
 
 def context_inputs(
@@ -38,6 +43,7 @@ def context_inputs(
         Entry name to size, for ``ContextEncoder(inputs=...)``.
 
     Example:
+        >>> from resel_torchrl.modules import context_inputs
         >>> context_inputs(9, 6)
         {'observation': 9, 'prev_observation': 9, 'prev_action': 6}
         >>> list(context_inputs(9, 6, reward=True))[-1]
@@ -51,52 +57,6 @@ def context_inputs(
     if reward:
         inputs["prev_reward"] = 1
     return inputs
-
-
-class ContextTrunk(nn.Module):
-    """In-projection, sequence core and out-projection: what learns slowly.
-
-    ``Linear -> ELU -> core -> ELU -> Linear``. All of its parameters, and no
-    others, get the context-encoder-specific learning rate (arXiv 2405.15384,
-    section 4).
-
-    Args:
-        input_size: size of the concatenated embeddings.
-        core: the sequence core; its width is the hidden size.
-        context_size: size of the context.
-
-    Example:
-        >>> from resel_torchrl.modules.cores import make_core
-        >>> trunk = ContextTrunk(6, make_core("gru", 8), context_size=4)
-        >>> start = torch.tensor([[True, False, False]])
-        >>> context, state = trunk(torch.zeros(1, 3, 6), start, None)
-        >>> context.shape, state.shape
-        (torch.Size([1, 3, 4]), torch.Size([1, 8]))
-    """
-
-    def __init__(self, input_size: int, core: SequenceCore, context_size: int) -> None:
-        super().__init__()
-        self.in_projection = xavier_linear(input_size, core.input_size)
-        self.core = core
-        self.out_projection = xavier_linear(core.output_size, context_size)
-
-    def forward(
-        self, embedding: Tensor, is_init: Tensor, state: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Unroll over time: ``[R, L, input_size]`` to ``[R, L, context_size]``."""
-        y, state = self.core(
-            nn.functional.elu(self.in_projection(embedding)), is_init, state
-        )
-        return self.out_projection(nn.functional.elu(y)), state
-
-    def step(
-        self, embedding: Tensor, is_init: Tensor, state: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Advance one step: ``[B, input_size]`` to ``[B, context_size]``."""
-        y, state = self.core.step(
-            nn.functional.elu(self.in_projection(embedding)), is_init, state
-        )
-        return self.out_projection(nn.functional.elu(y)), state
 
 
 class ContextEncoder(TensorDictModuleBase):
@@ -155,6 +115,8 @@ class ContextEncoder(TensorDictModuleBase):
             such faults are listed at once.
 
     Example:
+        >>> import torch
+        >>> from resel_torchrl.modules import ContextEncoder, context_inputs
         >>> from tensordict import TensorDict
         >>> from torchrl.modules import set_recurrent_mode
         >>> encoder = ContextEncoder(
@@ -193,7 +155,7 @@ class ContextEncoder(TensorDictModuleBase):
             "hidden_size": hidden_size,
             "context_size": context_size,
         }
-        _check_arguments(shapes, own, sizes, core, core_kwargs)
+        check_encoder_arguments(shapes, own, sizes, core, core_kwargs)
         super().__init__()
         if isinstance(core, str):
             core = make_core(core, hidden_size, **(core_kwargs or {}))
@@ -302,24 +264,29 @@ class ContextEncoder(TensorDictModuleBase):
                 "a tensordict without batch dimensions. For one step of acting use "
                 "sequential mode, set_recurrent_mode(False)."
             )
+        dtype = self.trunk.out_projection.weight.dtype
         inputs = [
-            self._read(tensordict, key, shape)
+            read_entry(tensordict, key, shape, dtype)
             for key, shape in zip(self.input_keys, self.input_shapes, strict=True)
         ]
-        is_init = self._read_is_init(tensordict)
+        is_init = read_is_init(tensordict, self.is_init_key)
         if recurrent:
             length = batch[-1]
             inputs = [x.reshape(-1, length, *x.shape[len(batch) :]) for x in inputs]
             state = None
             if self.state_size and tensordict.get(self.state_key, None) is not None:
-                state = self._read(tensordict, self.state_key, (self.state_size,))
+                state = read_entry(
+                    tensordict, self.state_key, (self.state_size,), dtype
+                )
                 state = state.reshape(-1, length, self.state_size)[:, 0]
             context, _ = self.encode(inputs, is_init.reshape(-1, length), state)
         else:
             n = math.prod(batch)
             inputs = [x.reshape(n, *x.shape[len(batch) :]) for x in inputs]
             if self.state_size:
-                state = self._read(tensordict, self.state_key, (self.state_size,))
+                state = read_entry(
+                    tensordict, self.state_key, (self.state_size,), dtype
+                )
             else:
                 state = inputs[0].new_zeros(n, 0)
             context, state = self.encode_step(
@@ -328,56 +295,6 @@ class ContextEncoder(TensorDictModuleBase):
             tensordict.set(self.out_keys[1], state.reshape(*batch, self.state_size))
         tensordict.set(self.out_key, context.reshape(*batch, self.context_size))
         return tensordict
-
-    def _read(
-        self, tensordict: TensorDictBase, key: NestedKey, shape: Sequence[int]
-    ) -> Tensor:
-        """Return an entry as ``[*batch, *shape]`` in a dtype the weights accept."""
-        value = tensordict.get(key, None)
-        if value is None:
-            raise KeyError(
-                f"ContextEncoder: expected an entry {key!r}, got "
-                f"{sorted(map(str, tensordict.keys(True, True)))}. When acting, append "
-                "InitTracker() and encoder.make_tensordict_primer() to the "
-                "environment (Collector(auto_register_policy_transforms=True) does "
-                "so); when training, pass pack_episodes(sample)."
-            )
-        expected = (*tensordict.batch_size, *shape)
-        if value.shape != expected:
-            raise ValueError(
-                f"ContextEncoder: expected {key!r} of shape {tuple(expected)} = batch "
-                f"{tuple(tensordict.batch_size)} + features {tuple(shape)}, got "
-                f"{tuple(value.shape)}. Correct the size in `inputs`, or the batch "
-                "size of the tensordict."
-            )
-        dtype = self.trunk.out_projection.weight.dtype
-        if not value.is_floating_point():
-            return value.to(dtype)
-        if value.dtype != dtype and torch.float64 in (value.dtype, dtype):
-            raise ValueError(
-                f"ContextEncoder: expected {key!r} in {dtype}, the weights' dtype, got "
-                f"{value.dtype}. Append DoubleToFloat() to the environment, or convert "
-                "the encoder with .double() or .float()."
-            )
-        return value
-
-    def _read_is_init(self, tensordict: TensorDictBase) -> Tensor:
-        key, batch = self.is_init_key, tensordict.batch_size
-        is_init = tensordict.get(key, None)
-        if is_init is None:
-            raise KeyError(
-                f"ContextEncoder: expected the start flag {key!r}, got "
-                f"{sorted(map(str, tensordict.keys(True, True)))}. Append "
-                "torchrl.envs.InitTracker() to the environment; without it memory "
-                "would leak from one episode to the next."
-            )
-        if is_init.dtype != torch.bool or is_init.shape not in (batch, (*batch, 1)):
-            raise ValueError(
-                f"ContextEncoder: expected {key!r} as bool of shape "
-                f"{(*batch, 1)}, got {is_init.dtype} of shape "
-                f"{tuple(is_init.shape)}."
-            )
-        return is_init.reshape(batch)
 
     def make_tensordict_primer(self) -> TensorDictPrimer:
         """Return the transform that an environment needs for acting.
@@ -402,54 +319,3 @@ def _as_shape(size: int | Sequence[int]) -> tuple[int, ...]:
 
 def _with_suffix(key: NestedKey, suffix: str) -> NestedKey:
     return key + suffix if isinstance(key, str) else (*key[:-1], key[-1] + suffix)
-
-
-def _check_arguments(
-    shapes: Mapping[NestedKey, tuple[int, ...]],
-    own: Mapping[NestedKey, nn.Module],
-    sizes: Mapping[str, int],
-    core: str | SequenceCore,
-    core_kwargs: Mapping[str, Any] | None,
-) -> None:
-    """Raise one ValueError that lists every fault of the constructor's arguments."""
-    faults = []
-    if not shapes:
-        faults.append("inputs: expected at least one entry, got none.")
-    for key, shape in shapes.items():
-        if not shape or min(shape) < 1:
-            faults.append(f"inputs[{key!r}]: expected sizes >= 1, got {shape}.")
-        elif len(shape) > 1 and key not in own:
-            faults.append(
-                f"inputs[{key!r}]: expected one size, got {shape}. Give "
-                f"pre_encoders={{{key!r}: module}} for an entry with a shape."
-            )
-    for key in own:
-        if key not in shapes:
-            faults.append(
-                f"pre_encoders: expected keys among inputs {list(shapes)}, got {key!r}."
-            )
-    for name, size in sizes.items():
-        if size < 1:
-            faults.append(f"{name}: expected an integer >= 1, got {size}.")
-    if isinstance(core, str):
-        if core not in CORES:
-            faults.append(f"core: expected one of {sorted(CORES)}, got {core!r}.")
-    elif not isinstance(core, SequenceCore):
-        faults.append(
-            f"core: expected a name among {sorted(CORES)} or a SequenceCore, got "
-            f"{type(core).__name__}."
-        )
-    else:
-        if core_kwargs:
-            faults.append(
-                "core_kwargs: expected none beside a core that is built already, got "
-                f"{dict(core_kwargs)}. Pass them to {type(core).__name__} instead."
-            )
-        width = sizes["hidden_size"]
-        if (core.input_size, core.output_size) != (width, width):
-            faults.append(
-                f"hidden_size: expected the core's width {core.input_size}, got "
-                f"{width}. Pass hidden_size={core.input_size}."
-            )
-    if faults:
-        raise ValueError("\n".join(["ContextEncoder:", *faults]))

@@ -10,6 +10,8 @@ from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
+from resel_torchrl.modules._checks import check_size
+
 __all__ = ["EnsembleCritic"]
 
 
@@ -41,6 +43,8 @@ class EnsembleCritic(TensorDictModuleBase):
         ValueError: if ``n_critics`` is less than 1.
 
     Example:
+        >>> import torch
+        >>> from resel_torchrl.modules import EnsembleCritic
         >>> from tensordict import TensorDict
         >>> critic = EnsembleCritic(3, 2, context_size=5, n_critics=8)
         >>> data = TensorDict(
@@ -75,6 +79,7 @@ class EnsembleCritic(TensorDictModuleBase):
         self.in_keys = [observation_key, action_key, context_key]
         self.out_keys = [out_key]
         self.n_critics = n_critics
+        self.sizes = (observation_size, action_size, context_size)
         self.observation_map = nn.Linear(observation_size, embedding_size)
         self.action_map = nn.Linear(action_size, embedding_size)
         sizes = [2 * embedding_size + context_size, *hidden_sizes, 1]
@@ -107,7 +112,17 @@ class EnsembleCritic(TensorDictModuleBase):
 
         Returns:
             Q values ``[*B, n_critics]``.
+
+        Raises:
+            ValueError: if a last dimension has another size.
         """
+        for name, value, size in zip(
+            ("observation", "action", "context"),
+            (observation, action, context),
+            self.sizes,
+            strict=True,
+        ):
+            check_size(self, name, value, size)
         x = torch.cat(
             [self.observation_map(observation), self.action_map(action), context], -1
         )
@@ -123,6 +138,6 @@ class EnsembleCritic(TensorDictModuleBase):
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write the members' Q values, ``[*B, n_critics]``, to the out key."""
-        inputs = [tensordict.get(key) for key in self.in_keys]
+        inputs = [tensordict[key] for key in self.in_keys]
         tensordict.set(self.out_keys[0], self.values(*inputs))
         return tensordict

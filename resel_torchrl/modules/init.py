@@ -22,6 +22,7 @@ def xavier_linear(in_features: int, out_features: int) -> nn.Linear:
         The initialised ``nn.Linear``.
 
     Example:
+        >>> from resel_torchrl.modules.init import xavier_linear
         >>> layer = xavier_linear(4, 2)
         >>> bool(layer.weight.abs().max() <= 1.0), layer.bias.tolist()
         (True, [0.0, 0.0])

@@ -30,7 +30,12 @@ def make_policy(
         ValueError: if the head does not read the context that the encoder writes.
 
     Example:
-        >>> from resel_torchrl.modules import TanhNormalActor, context_inputs
+        >>> from resel_torchrl.modules import (
+        ...     ContextEncoder,
+        ...     TanhNormalActor,
+        ...     context_inputs,
+        ...     make_policy,
+        ... )
         >>> policy = make_policy(
         ...     ContextEncoder(context_inputs(3, 1), "gru", context_size=8),
         ...     TanhNormalActor(3, 1, context_size=8),

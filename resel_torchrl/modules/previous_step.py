@@ -31,6 +31,7 @@ def is_previous(key: NestedKey) -> bool:
     """Tell whether the last part of ``key`` begins with ``prev_``.
 
     Example:
+        >>> from resel_torchrl.modules.previous_step import is_previous
         >>> is_previous("prev_action"), is_previous(("agent", "observation"))
         (True, False)
     """
@@ -42,6 +43,7 @@ def source_key(key: NestedKey) -> NestedKey:
     """Return ``key`` without ``prev_``: the entry whose previous value it holds.
 
     Example:
+        >>> from resel_torchrl.modules.previous_step import source_key
         >>> source_key(("agent", "prev_observation"))
         ('agent', 'observation')
     """
@@ -80,6 +82,8 @@ class PreviousStep(TensorDictPrimer):
             environment has no entry to make it from.
 
     Example:
+        >>> import torch
+        >>> from resel_torchrl.modules import PreviousStep
         >>> from torchrl.envs import TransformedEnv
         >>> from torchrl.testing.mocking_classes import ContinuousActionVecMockEnv
         >>> env = TransformedEnv(

@@ -41,6 +41,8 @@ class TanhNormal(Distribution):
         scale: standard deviation before tanh, positive, ``[*B, A]``.
 
     Example:
+        >>> import torch
+        >>> from resel_torchrl.modules import TanhNormal
         >>> dist = TanhNormal(torch.tensor([12.0]), torch.tensor([0.1]))
         >>> dist.deterministic_sample
         tensor([1.])

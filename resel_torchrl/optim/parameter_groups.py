@@ -84,7 +84,8 @@ def parameter_groups(
 
     Example:
         >>> import torch
-        >>> from resel_torchrl.modules import context_inputs
+        >>> from resel_torchrl.modules import ContextEncoder, context_inputs
+        >>> from resel_torchrl.optim import parameter_groups
         >>> class Agent(torch.nn.Module):
         ...     def __init__(self):
         ...         super().__init__()
