@@ -1,8 +1,8 @@
 """PyBullet locomotion with hidden dimensions: the paper's classic POMDP tasks.
 
-``{Ant,HalfCheetah,Hopper,Walker}BLT-{F,P,V}-v0``, horizon 1000 (arXiv 2405.15384,
-Section 5.2; the masks are those of Ni et al., "Recurrent Model-Free RL Can Be a Strong
-Baseline for Many POMDPs", 2022). The Bullet observation is
+``{Ant,HalfCheetah,Hopper,Walker}BLT-{F,P,V}-v0``, horizon 1000 (the "classic POMDP"
+tasks of arXiv 2405.15384, with the dimensions of its released code). The Bullet
+observation is
 
     0       height of the torso above its start
     1, 2    sine, cosine of the direction to the target
