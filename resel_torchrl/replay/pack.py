@@ -1,0 +1,258 @@
+"""From a flat batch of episodes to the packed batch that losses and encoders see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase
+
+from resel_torchrl.replay.layout import first_fit_decreasing
+
+
+def pack_episodes(
+    flat: TensorDictBase,
+    row_length: int,
+    row_counts: int | Sequence[int] | None = None,
+    *,
+    gap: int = 0,
+    lengths: np.ndarray | torch.Tensor | Sequence[int] | None = None,
+    observation_keys: Sequence[NestedKey] = ("observation",),
+    action_key: NestedKey = "action",
+    reward_key: NestedKey = "reward",
+    done_key: NestedKey = "done",
+    terminated_key: NestedKey = "terminated",
+    is_init_key: NestedKey = "is_init",
+    valid_key: NestedKey = "valid",
+) -> TensorDict:
+    """Lays episodes one after another in ``R`` rows of ``L = row_length``.
+
+    An episode of ``T`` transitions has ``T + 1`` observations and takes ``T + 1``
+    consecutive rows of time; the successor of ``[r, t]`` is ``[r, t + 1]``, so one
+    unroll over ``L`` gives both the contexts and the next contexts (paper
+    arXiv 2405.15384, Section 4.3)::
+
+        t                 0    1    2  ...  T       | next episode | padding
+        observation       o_0  o_1  o_2 ... o_T
+        prev_observation  0    o_0  o_1 ... o_{T-1}
+        prev_action       0    a_0  a_1 ... a_{T-1}
+        prev_reward       0    r_0  r_1 ... r_{T-1}
+        action            a_0  a_1  a_2 ... 0
+        next/reward       r_0  r_1  r_2 ... 0         (next/done, next/terminated too)
+        is_init           1    0    0   ... 0       | 1            | 1
+        valid             1    1    1   ... 0       | 1            | 0
+
+    Everything else in row ``T`` and in the padding is zero. ``valid`` is false in the
+    whole last column. Entries that are not listed above are left out.
+
+    The rows are filled first-fit, longest episode first; episodes keep no order.
+    A slice that was cut out of a longer episode is packed as an episode that was
+    truncated at its last transition: done there, terminated as stored, and zeros
+    before its first. Its end is the done flag that TorchRL's slice samplers write, a
+    start flag on the next transition, or the end of ``flat``.
+
+    Args:
+        flat (TensorDictBase): ``[N]`` transitions in TorchRL's episode format, one
+            episode after another, as :class:`EpisodeSampler` or another slice sampler
+            gives them. With observations ``[N, *o]`` at ``key`` and ``("next", key)``
+            for each key; actions ``[N, *a]``; ``("next", ...)`` reward, done and
+            terminated, ``[N, 1]`` or ``[N]``; and, if present, ``is_init``.
+        row_length (int): rows of time ``L``; at least the longest episode plus one.
+        row_counts (int, sequence of int, or None): allowed ``R``; the smallest that
+            holds the episodes is used. With ``None`` any number. See
+            :func:`row_layout`.
+        gap (int): blank rows to leave between two episodes.
+        lengths (optional): the lengths of the episodes, ``[k]``, if they are known
+            on the host (:attr:`EpisodeSampler.last_lengths`): ``flat`` is then not
+            read to find them, which would wait for an accelerator.
+        observation_keys (sequence of NestedKey): each gets a ``prev_`` twin.
+        action_key (NestedKey): likewise.
+        reward_key (NestedKey): under "next", and with a ``prev_`` twin at the root.
+        done_key (NestedKey): under "next".
+        terminated_key (NestedKey): under "next".
+        is_init_key (NestedKey): written; read, if present, to check the boundaries.
+        valid_key (NestedKey): written.
+
+    Returns:
+        TensorDict: ``[R, L]`` on the device of ``flat``; flags and rewards are
+        ``[R, L, 1]``, one-dimensional entries gain a last dimension of 1.
+
+    Raises:
+        KeyError: if an entry is missing.
+        ValueError: if ``flat`` is not a non-empty ``[N]`` batch, an episode is too
+            long for a row, the episodes do not fit the allowed row counts, or flags
+            or lengths contradict each other.
+
+    Examples:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> done = torch.tensor([[False], [True], [True]])
+        >>> next_ = {"observation": torch.tensor([[2.0], [3.0], [5.0]]),
+        ...          "reward": torch.ones(3, 1), "done": done, "terminated": done}
+        >>> flat = TensorDict({"observation": torch.tensor([[1.0], [2.0], [4.0]]),
+        ...                    "action": torch.ones(3, 1), "next": next_}, [3])
+        >>> batch = pack_episodes(flat, row_length=6)
+        >>> batch["observation"].squeeze(-1)
+        tensor([[1., 2., 3., 4., 5., 0.]])
+        >>> batch["prev_observation"].squeeze(-1)
+        tensor([[0., 1., 2., 0., 4., 0.]])
+        >>> batch["valid"].squeeze(-1).int()
+        tensor([[1, 1, 0, 1, 0, 0]], dtype=torch.int32)
+        >>> batch["is_init"].squeeze(-1).int()
+        tensor([[1, 0, 0, 1, 0, 1]], dtype=torch.int32)
+    """
+    if flat.ndim != 1 or not len(flat):
+        raise ValueError(
+            "Expected a flat batch of transitions, batch size [N] with N > 0, got "
+            f"{list(flat.batch_size)}: pass the output of a slice sampler unchanged, "
+            "and pack it once."
+        )
+    if gap < 0:
+        raise ValueError(f"Expected a gap of at least 0 rows, got {gap}.")
+    if isinstance(observation_keys, str):
+        observation_keys = (observation_keys,)
+    done = _column(flat, _under_next(done_key))
+    if lengths is None:
+        lengths = _episode_lengths(done, flat.get(is_init_key, None))
+    else:
+        lengths = np.asarray(lengths, dtype=np.int64)
+        if lengths.sum() != len(flat) or (lengths < 1).any():
+            raise ValueError(
+                f"Expected positive lengths that add up to the {len(flat)} transitions "
+                f"of the batch, got a sum of {lengths.sum()}: pass the lengths of the "
+                "same draw."
+            )
+    firsts, n_rows = _place(lengths, row_length, row_counts, gap)
+
+    starts = np.cumsum(lengths) - lengths
+    at = np.arange(len(flat)) + np.repeat(firsts - starts, lengths)
+    device = done.device
+    at = torch.from_numpy(at).to(device)
+    after = at + 1
+    first = torch.from_numpy(firsts).to(device)
+    last = torch.from_numpy(firsts + lengths).to(device)  # row T
+    end = torch.from_numpy(starts + lengths - 1).to(device)
+
+    def rows(index: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        out = values.new_zeros((n_rows * row_length, *values.shape[1:]))
+        out[index] = values
+        return out
+
+    packed: dict[NestedKey, torch.Tensor] = {}
+    for key in observation_keys:
+        observation = _column(flat, key)
+        packed[key] = rows(at, observation)
+        packed[key][last] = _column(flat, _under_next(key)).index_select(0, end)
+        packed[_previous(key)] = rows(after, observation)
+    action = _column(flat, action_key)
+    packed[action_key] = rows(at, action)
+    packed[_previous(action_key)] = rows(after, action)
+    reward = _column(flat, _under_next(reward_key))
+    packed[_under_next(reward_key)] = rows(at, reward)
+    packed[_previous(reward_key)] = rows(after, reward)
+    done_rows = packed[_under_next(done_key)] = rows(at, done)
+    done_rows[last - 1] = True
+    terminated = _column(flat, _under_next(terminated_key))
+    packed[_under_next(terminated_key)] = rows(at, terminated)
+    valid = packed[valid_key] = torch.zeros_like(done_rows)
+    valid[at] = True
+    is_init = packed[is_init_key] = torch.ones_like(done_rows)
+    is_init[after] = False
+    is_init[first] = True
+
+    batch = TensorDict({}, [n_rows, row_length], device=flat.device)
+    for key, value in packed.items():
+        batch.set(key, value.unflatten(0, (n_rows, row_length)))
+    return batch
+
+
+def padding_share(
+    batch: TensorDictBase, valid_key: NestedKey = "valid"
+) -> torch.Tensor:
+    """Share of a packed batch that carries no transition.
+
+    The closing row of each episode counts too: it is ``1 / (T + 1)`` of an episode.
+
+    Args:
+        batch (TensorDictBase): a packed batch ``[R, L]``.
+        valid_key (NestedKey): where its mask lies.
+
+    Returns:
+        torch.Tensor: a scalar in [0, 1], on the device of the batch.
+
+    Examples:
+        >>> from tensordict import TensorDict
+        >>> valid = torch.tensor([[[True], [True], [False], [False]]])
+        >>> padding_share(TensorDict({"valid": valid}, [1, 4]))
+        tensor(0.5000)
+    """
+    return 1.0 - batch.get(valid_key).float().mean()
+
+
+def _under_next(key: NestedKey) -> tuple[str, ...]:
+    return ("next", key) if isinstance(key, str) else ("next", *key)
+
+
+def _previous(key: NestedKey) -> NestedKey:
+    if isinstance(key, str):
+        return f"prev_{key}"
+    return (*key[:-1], f"prev_{key[-1]}")
+
+
+def _column(flat: TensorDictBase, key: NestedKey) -> torch.Tensor:
+    value = flat.get(key, None)
+    if value is None:
+        present = sorted(map(str, flat.keys(include_nested=True, leaves_only=True)))
+        raise KeyError(
+            f"Expected the entry {key!r} in the batch of transitions, got "
+            f"{', '.join(present)}: store it, or name the key it has."
+        )
+    return value.unsqueeze(-1) if value.ndim == 1 else value
+
+
+def _episode_lengths(done: torch.Tensor, is_init: torch.Tensor | None) -> np.ndarray:
+    ends = done.reshape(-1).cpu().numpy().copy()
+    ends[-1] = True
+    if is_init is not None:
+        starts = is_init.reshape(-1).cpu().numpy()
+        wrong = np.flatnonzero(ends[:-1] & ~starts[1:])
+        if len(wrong) or not starts[0]:
+            row = int(wrong[0]) + 1 if starts[0] else 0
+            raise ValueError(
+                "Expected a start flag on the first transition of every episode, got "
+                f"none at {row}, which follows "
+                f"{'a done flag' if row else 'nothing'}: sample whole slices, and "
+                "collect with InitTracker."
+            )
+        ends[:-1] |= starts[1:]
+    return np.diff(np.flatnonzero(ends), prepend=-1)
+
+
+def _place(
+    lengths: np.ndarray,
+    row_length: int,
+    row_counts: int | Sequence[int] | None,
+    gap: int,
+) -> tuple[np.ndarray, int]:
+    """First flat row of each episode ``[k]``, and the number of rows ``R``."""
+    longest = int(lengths.max())
+    if longest >= row_length:
+        raise ValueError(
+            f"episode of {longest} transitions met, row_length = {row_length}: raise "
+            f"the horizon to at least {longest}, the row length to {longest + 1}."
+        )
+    rows, offsets, used = first_fit_decreasing(lengths + 1 + gap, row_length + gap)
+    if row_counts is None:
+        n_rows = used
+    else:
+        allowed = [row_counts] if isinstance(row_counts, int) else list(row_counts)
+        n_rows = min((count for count in allowed if count >= used), default=0)
+        if not n_rows:
+            raise ValueError(
+                f"Expected a batch that fits in {max(allowed, default=0)} rows of "
+                f"{row_length}, got {len(lengths)} episodes of {lengths.sum()} "
+                f"transitions in all, which take {used} rows: allow more rows, or use "
+                "row_layout(batch_size, horizon), whose rows hold every draw."
+            )
+    return rows * row_length + offsets, n_rows
