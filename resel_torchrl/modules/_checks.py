@@ -84,8 +84,8 @@ def read_is_init(tensordict: TensorDictBase, key: NestedKey) -> Tensor:
     return is_init.reshape(batch)
 
 
-def _entries(tensordict: TensorDictBase) -> list[str]:
-    return sorted(map(str, tensordict.keys(True, True)))
+def _entries(tensordict: TensorDictBase) -> str:
+    return ", ".join(sorted(map(str, tensordict.keys(True, True))))
 
 
 def check_encoder_arguments(

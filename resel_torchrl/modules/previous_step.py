@@ -177,10 +177,8 @@ class PreviousStep(TensorDictPrimer):
                     f"got {found}. Rename the input after one of these, with "
                     f"{_PREFIX!r} before its last part."
                 )
-            spec = specs[kind][source]
-            n = spec.space.n if isinstance(spec, Categorical) else 0
-            sources[key] = (kind, source, n)
-            primers[key] = _previous_spec(key, spec)
+            primers[key], n_categories = _previous_spec(key, specs[kind][source])
+            sources[key] = (kind, source, n_categories)
         for key, spec in self.carried.items():
             if not _has(observation_spec, key):
                 sources[key] = ("carried", key, 0)
@@ -223,8 +221,8 @@ class PreviousStep(TensorDictPrimer):
                     raise KeyError(
                         f"PreviousStep: expected the data given to step() to hold "
                         f"{source!r}, which {key!r} repeats; got "
-                        f"{sorted(map(str, tensordict.keys(True, True)))}. Pass on "
-                        "the data that reset() or the last step returned."
+                        f"{', '.join(map(str, tensordict.keys()))}. Pass on the data "
+                        "that reset() or the last step returned."
                     )
             if n_categories:
                 value = nn.functional.one_hot(value.long(), n_categories)
@@ -242,16 +240,20 @@ def _has(spec: Composite | None, key: NestedKey) -> bool:
     return spec is not None and key in spec.keys(True, True)
 
 
-def _previous_spec(key: NestedKey, spec: TensorSpec) -> Unbounded:
-    """Return the spec of a previous value; zero need not lie in ``spec``'s bounds."""
+def _previous_spec(key: NestedKey, spec: TensorSpec) -> tuple[Unbounded, int]:
+    """Return the spec of a previous value and its number of categories or 0.
+
+    It is unbounded, because zero need not lie within the bounds of ``spec``.
+    """
     if isinstance(spec, MultiCategorical):
         raise ValueError(
             f"{key!r}: expected a continuous, one-hot or Categorical action, got "
             f"{spec}. Use a MultiOneHot encoding of the action."
         )
-    shape, dtype = spec.shape, spec.dtype
+    shape, dtype, n_categories = spec.shape, spec.dtype, 0
     if isinstance(spec, Categorical):
-        shape = (*shape, spec.space.n)
+        n_categories = spec.space.n
+        shape = (*shape, n_categories)
     if isinstance(spec, Categorical | OneHot | MultiOneHot | Binary):
         dtype = torch.get_default_dtype()
-    return Unbounded(shape, dtype=dtype, device=spec.device)
+    return Unbounded(shape, dtype=dtype, device=spec.device), n_categories
