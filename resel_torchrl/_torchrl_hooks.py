@@ -65,6 +65,33 @@ HOOKS: dict[str, Hook] = {
     "torchrl.objectives.sac:compute_rsample_log_prob": Hook(
         "draws an action and its log-probability from one noise", "f6084b6c54bf"
     ),
+    "torchrl.data.replay_buffers.storages.base:Storage._mutation_revision": Hook(
+        "read: more mutations than noted writes have the episode index read anew",
+        "c322e8bfad72",
+    ),
+    "torchrl.data.replay_buffers.storages.base:Storage._last_cursor_index": Hook(
+        "read: where a full ring ends, for an episode index that begins anew",
+        "f566e950fc4f",
+    ),
+    "torchrl.data.replay_buffers.storages.tensor:TensorStorage._is_full": Hook(
+        "read: whether the ring has wrapped", "95e750856072"
+    ),
+    "torchrl.data.replay_buffers.replay_buffers.base:ReplayBuffer._extend": Hook(
+        "calls the sampler's extend with the slots, after they were written",
+        "c4c2ffb0b979",
+    ),
+    "torchrl.data.replay_buffers.replay_buffers.base:ReplayBuffer.set_rng": Hook(
+        "gives the buffer's generator to the sampler as `_rng`", "e501c34ae119"
+    ),
+    "torchrl.data:TensorDictReplayBuffer._sample": Hook(
+        "calls the sampler's sample and reads the rows once", "40eb432e0753"
+    ),
+    "torchrl.data.replay_buffers.samplers.slice:SliceSampler._sampleable_count": Hook(
+        "overridden: transitions in whole episodes", "bf7f56a69ffd"
+    ),
+    "torchrl.data.replay_buffers.samplers.slice:SliceSampler._empty": Hook(
+        "overridden: forgets the episode index", "a882cd7e1a0e"
+    ),
 }
 
 

@@ -66,6 +66,7 @@ class StorageIndex:
         self._last_slot: int | None = None  # of the last transition written
         self._writes = 0  # since the storage was last looked at
         self._revision: int | None = None  # of the storage at that time
+        self._cursor: int | None = None  # the storage's own record of the last slot
 
     def note(self, slots: torch.Tensor) -> None:
         """Takes note of one write.
@@ -97,10 +98,10 @@ class StorageIndex:
             raise RuntimeError(
                 "Expected rows written one after another around the storage, got "
                 f"slots {first} to {last} after slot {self._last_slot}: use the "
-                "default round-robin writer."
+                "default round-robin writer, in one process."
             )
         self._written += count
-        self._last_slot = last
+        self._last_slot = self._cursor = last
         self._writes += 1
 
     def refresh(self, storage: Storage) -> None:
@@ -136,6 +137,7 @@ class StorageIndex:
             self._read(storage, self.episodes.position % capacity)
         self.episodes.drop_before(oldest)
         self._revision, self._writes = revision, 0
+        self._cursor = storage._last_cursor_index
 
     def _agrees_with(self, storage: Storage) -> bool:
         if min(self._written, storage.max_size) != len(storage):
@@ -149,7 +151,9 @@ class StorageIndex:
         last, full = self._last_slot, storage._is_full
         if not full:
             last = len(storage) - 1
-        elif last is None:
+        elif storage._last_cursor_index != self._cursor:
+            # Rows were written that were not noted. (A storage that was restored
+            # may not know its last slot, which the saved index does.)
             last = storage._last_cursor_index
         if last is None:
             raise RuntimeError(
