@@ -1,0 +1,13 @@
+"""Returns of a trained agent's deterministic policy.
+
+    python recipes/evaluate.py run=runs/pendulum_v/gru-seed0 episodes=20
+
+The same command without a checkout is `python -m resel_torchrl evaluate`.
+"""
+
+import sys
+
+from resel_torchrl.config import main
+
+if __name__ == "__main__":
+    sys.exit(main(["evaluate", *sys.argv[1:]]))

@@ -1,0 +1,8 @@
+"""`python -m resel_torchrl train|evaluate|plot`."""
+
+import sys
+
+from resel_torchrl.config.commands import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""The commands `train`, `evaluate` and `plot`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from resel_torchrl.config.composition import check_overrides, from_hydra
+from resel_torchrl.config.launch import evaluate_run, make_training, open_run
+from resel_torchrl.config.schema import Config
+from resel_torchrl.config.validation import ConfigError, nearest
+from resel_torchrl.training import RunError
+
+__all__ = [
+    "evaluate_command",
+    "main",
+    "plot_command",
+    "read_arguments",
+    "train_command",
+]
+
+
+Job = Callable[[Config, Sequence[str]], None]
+
+
+def train_job(config: Config, overrides: Sequence[str]) -> None:
+    """Trains one run, new or resumed.
+
+    Args:
+        config: Its configuration.
+        overrides: The command line, for what a resumed run may change.
+    """
+    run, config = open_run(config, overrides)
+    make_training(config, run).run()
+
+
+def train_command(arguments: Sequence[str], job: Job = train_job) -> int:
+    """`train task=NAME [NAME=VALUE ...]`, with Hydra's own options such as --multirun.
+
+    Mistakes are looked for first, all of them, before Hydra stops at the first.
+
+    Args:
+        arguments: What stands after the command.
+        job: What is done with each configuration and its command line.
+
+    Returns:
+        Exit status: 0 done, 1 the run had to stop, 2 a mistake in the arguments, 130
+        stopped by a signal and saved.
+    """
+    overrides = [text for text in arguments if not text.startswith("-")]
+    try:
+        if not any(text.startswith("resume=") for text in overrides):
+            check_overrides(overrides)
+    except ConfigError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
+
+    @hydra.main(
+        version_base="1.3",
+        config_path="pkg://resel_torchrl.config",
+        config_name="train",
+    )
+    def run_job(cfg: DictConfig) -> None:
+        context = HydraConfig.get()
+        try:
+            job(from_hydra(cfg), context.overrides.task)
+        except (ConfigError, RunError) as error:
+            print(error, file=sys.stderr)  # noqa: T201
+            if context.mode == RunMode.MULTIRUN:
+                raise  # the other jobs of the sweep still run
+            raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
+
+    before, sys.argv = sys.argv, [sys.argv[0], *arguments]
+    try:
+        run_job()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+    finally:
+        sys.argv = before
+    return 0
+
+
+def read_arguments(
+    arguments: Sequence[str], known: dict[str, Callable[[str], object]]
+) -> dict[str, object]:
+    """Reads `NAME=VALUE` arguments.
+
+    Args:
+        arguments: What was typed.
+        known: Name to what turns its text into a value.
+
+    Raises:
+        ConfigError: Listing every argument that is unknown or of the wrong form.
+
+    >>> read_arguments(["run=runs/a", "episodes=3"], {"run": str, "episodes": int})
+    {'run': 'runs/a', 'episodes': 3}
+    """
+    values, problems = {}, []
+    for text in arguments:
+        name, _, value = text.partition("=")
+        if name not in known or not value:
+            problems.append(f"{text}: expected NAME=VALUE. {nearest(name, known)}")
+            continue
+        try:
+            values[name] = known[name](value)
+        except ValueError:
+            problems.append(f"{name}: expected a whole number, got {value!r}.")
+    if problems:
+        raise ConfigError(problems)
+    return values
+
+
+def evaluate_command(arguments: Sequence[str]) -> int:
+    """`evaluate run=DIR [episodes=20] [seed=12345] [checkpoint=STEP]`.
+
+    Args:
+        arguments: What stands after the command.
+
+    Returns:
+        Exit status: 0, or 2 after a mistake in the arguments.
+    """
+    known = {"run": str, "episodes": int, "seed": int, "checkpoint": int}
+    values = read_arguments(arguments, known)
+    if "run" not in values:
+        raise ConfigError(["run: missing; write run=RUN_DIR."])
+    result = evaluate_run(values.pop("run"), **values)
+    for episode, (total, length) in enumerate(
+        zip(result.returns, result.lengths, strict=True)
+    ):
+        print(f"episode {episode}: return {total:.2f}, {length} steps")  # noqa: T201
+    print(  # noqa: T201
+        f"mean {result.mean:.2f} ± {result.standard_error:.2f} (s.e.) over "
+        f"{len(result.returns)} episodes"
+    )
+    return 0
+
+
+def plot_command(arguments: Sequence[str]) -> int:
+    """`plot runs=DIR,DIR,... [output=FILE]`.
+
+    Args:
+        arguments: What stands after the command.
+
+    Returns:
+        Exit status: 0, or 2 after a mistake in the arguments.
+    """
+    values = read_arguments(arguments, {"runs": str, "output": str})
+    if "runs" not in values:
+        raise ConfigError(["runs: missing; write runs=RUN_DIR,RUN_DIR."])
+    # Matplotlib is an extra: only this command imports it.
+    from resel_torchrl.analysis.plot import plot_runs
+
+    output = values.get("output", "returns.png")
+    plot_runs(str(values["runs"]).split(","), output)
+    print(f"wrote {output}")  # noqa: T201
+    return 0
+
+
+COMMANDS = {
+    "train": train_command,
+    "evaluate": evaluate_command,
+    "plot": plot_command,
+}
+
+USAGE = """python -m resel_torchrl COMMAND
+
+  train task=pendulum_v [NAME=VALUE ...]   train an agent; --help lists every value
+  train resume=RUN_DIR [steps=NUMBER]      go on with a stopped run
+  evaluate run=RUN_DIR [episodes=20]       returns of its deterministic policy
+  plot runs=RUN_DIR,RUN_DIR [output=FILE]  learning curves
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: The command and what stands after it; None takes the process's own.
+
+    Returns:
+        Exit status.
+
+    >>> main(["--help"])
+    python -m resel_torchrl COMMAND
+    <BLANKLINE>
+      train task=pendulum_v [NAME=VALUE ...]   train an agent; --help lists every value
+      train resume=RUN_DIR [steps=NUMBER]      go on with a stopped run
+      evaluate run=RUN_DIR [episodes=20]       returns of its deterministic policy
+      plot runs=RUN_DIR,RUN_DIR [output=FILE]  learning curves
+    <BLANKLINE>
+    0
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)  # noqa: T201
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        hint = nearest(name, COMMANDS)
+        print(f"no command of the name {name!r}. {hint}", file=sys.stderr)  # noqa: T201
+        return 2
+    try:
+        return COMMANDS[name](rest)
+    except (ConfigError, RunError) as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2

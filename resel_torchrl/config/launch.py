@@ -1,0 +1,259 @@
+"""From a checked configuration to a run."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torchrl._utils import logger as torchrl_logger
+from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+
+from resel_torchrl.config.composition import (
+    load_config,
+    resume_config,
+    to_dict,
+    to_yaml,
+)
+from resel_torchrl.config.schema import Config
+from resel_torchrl.config.validation import ConfigError
+from resel_torchrl.envs import TaskInfo, make_gym, task_info
+from resel_torchrl.objectives import RESeLLoss
+from resel_torchrl.replay import EpisodeSampler, pack_episodes, row_layout
+from resel_torchrl.training import (
+    Agent,
+    CheckpointStore,
+    Collector,
+    Evaluation,
+    Learner,
+    PolicyCopy,
+    RecurrentPolicy,
+    RunDirectory,
+    Training,
+    evaluate,
+    load_policy,
+    make_agent,
+    open_loggers,
+)
+
+__all__ = ["evaluate_run", "make_training", "open_run"]
+
+#: What may differ between the configuration of a checkpoint and the one of its run.
+FREE_KEYS = ("steps", "eval", "log", "run_dir", "resume")
+
+
+def open_run(
+    config: Config, overrides: Sequence[str] = ()
+) -> tuple[RunDirectory, Config]:
+    """A new run directory, or with `config.resume` the one of a stopped run.
+
+    Args:
+        config: The configuration; of a resumed run only `resume` is looked at.
+        overrides: The command line, for what a resumed run may change.
+
+    Returns:
+        The directory, and the configuration that the run has from here on.
+
+    Raises:
+        ConfigError: If the configuration cannot be run.
+        RunError: If the run directory is taken, or is none where one is resumed.
+    """
+    if config.resume is not None:
+        run = RunDirectory.open(config.resume)
+        config = resume_config(load_config(run.config), overrides)
+        torchrl_logger.info(f"Going on with {run.path}; its stored configuration wins.")
+    else:
+        _checked_task(config)
+        run = RunDirectory.create(config.run_dir, to_yaml(config))
+        torchrl_logger.info(f"Training {config.env.id} in {run.path}")
+    return run, config
+
+
+def make_training(config: Config, run: RunDirectory) -> Training:
+    """Puts a run together; it begins where its newest checkpoint left it.
+
+    Args:
+        config: The configuration of the run.
+        run: Its directory.
+
+    Raises:
+        ConfigError: If task and loss do not fit.
+        RunError: If the newest checkpoint is of another configuration or none is whole.
+    """
+    task = _checked_task(config)
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    agent_options = _agent_options(config)
+    agent = make_agent(task.observation_size, task.action_size, **agent_options)
+    for module in agent.modules().values():
+        module.to(config.device)
+    replay_buffer = _make_buffer(config)
+    policy, eval_policy, policy_copy = _make_policies(config, agent, task)
+    stored = {k: v for k, v in to_dict(config).items() if k not in FREE_KEYS}
+    return Training(
+        run,
+        CheckpointStore(run.checkpoints, stored, kept=config.log.checkpoints_kept),
+        Collector(
+            _make_env(config),
+            policy,
+            replay_buffer,
+            horizon=task.horizon,
+            seed=config.seed,
+            random_steps=config.train.random_steps,
+        ),
+        _make_learner(config, agent, replay_buffer, task.horizon),
+        functools.partial(
+            evaluate,
+            _make_env(config),
+            eval_policy,
+            episodes=config.eval.episodes,
+            seed=config.eval.seed,
+        ),
+        seed=config.seed,
+        steps=config.steps,
+        updates_per_step=config.train.updates_per_step,
+        log_interval=config.log.interval,
+        eval_interval=config.eval.interval,
+        checkpoint_interval=config.log.checkpoint_interval,
+        policy_copy=policy_copy,
+        description={
+            "observation_size": task.observation_size,
+            "action_size": task.action_size,
+            "agent": agent_options,
+        },
+        loggers=open_loggers(config.log.loggers, run.path, project=config.log.project),
+        console=config.log.console,
+    )
+
+
+def evaluate_run(
+    run_dir: str | Path,
+    *,
+    episodes: int = 20,
+    seed: int = 12345,
+    checkpoint: int | None = None,
+) -> Evaluation:
+    """Evaluates the policy of a run on the run's task.
+
+    Args:
+        run_dir: The run directory.
+        episodes: Number of episodes.
+        seed: Seed of the evaluation episodes.
+        checkpoint: Step of the checkpoint; None takes the newest.
+
+    Raises:
+        RunError: As :func:`resel_torchrl.training.load_policy`.
+    """
+    config = load_config(RunDirectory.open(run_dir).config)
+    torch.set_num_threads(config.threads)
+    policy = load_policy(run_dir, checkpoint=checkpoint)
+    return evaluate(_make_env(config), policy, episodes=episodes, seed=seed)
+
+
+def _agent_options(config: Config) -> dict[str, Any]:
+    agent = config.agent
+    return {
+        "core": agent.core,
+        "core_kwargs": agent.core_kwargs,
+        "reward_input": agent.reward_input,
+        "embedding_size": agent.embedding_size,
+        "hidden_size": agent.hidden_size,
+        "context_size": agent.context_size,
+        "head_sizes": agent.head_sizes,
+        "n_critics": agent.n_critics,
+    }
+
+
+def _make_env(config: Config) -> Any:
+    return make_gym(config.env.id, horizon=config.env.horizon, **config.env.kwargs)
+
+
+def _make_buffer(config: Config) -> TensorDictReplayBuffer:
+    return TensorDictReplayBuffer(
+        storage=LazyTensorStorage(config.replay.buffer_size),
+        sampler=EpisodeSampler(seed=config.seed),
+        batch_size=config.replay.batch_size,
+    )
+
+
+def _make_policies(
+    config: Config, agent: Agent, task: TaskInfo
+) -> tuple[RecurrentPolicy, RecurrentPolicy, PolicyCopy | None]:
+    """The policies of collecting and evaluating, each with its own memory."""
+    acting = [agent.actor_encoder, agent.actor]
+    policy_copy = None
+    if torch.device(config.device).type != "cpu":
+        copies = [copy.deepcopy(module).to("cpu") for module in acting]
+        policy_copy = PolicyCopy(acting, copies, config.train.policy_sync)
+        acting = copies
+    sizes = task.observation_size, task.action_size
+    collecting, evaluating = (RecurrentPolicy(*acting, *sizes) for _ in range(2))
+    return collecting, evaluating, policy_copy
+
+
+def _make_learner(
+    config: Config, agent: Agent, buffer: TensorDictReplayBuffer, horizon: int
+) -> Learner:
+    settings = config.train
+    loss = RESeLLoss(
+        agent.actor,
+        agent.critic,
+        actor_encoder=agent.actor_encoder,
+        critic_encoder=agent.critic_encoder,
+        critic_subset_size=settings.critic_subset_size,
+        target_bound=settings.target_bound,
+        alpha_init=settings.alpha_init,
+        target_entropy=settings.target_entropy,
+    )
+    loss.make_value_estimator(gamma=settings.gamma)
+    loss.to(config.device)
+    layout = row_layout(config.replay.batch_size, horizon)
+    return Learner(
+        agent,
+        loss,
+        buffer,
+        functools.partial(pack_episodes, **layout._asdict()),
+        batch_size=config.replay.batch_size,
+        lr_context_encoder=config.optim.lr_context_encoder,
+        lr_actor=config.optim.lr_actor,
+        lr_critic=config.optim.lr_critic,
+        lr_alpha=config.optim.lr_alpha,
+        tau=settings.tau,
+        policy_delay=settings.policy_delay,
+        reward_scale=settings.reward_scale,
+    )
+
+
+def _checked_task(config: Config) -> TaskInfo:
+    """Sizes of the task, after a look at whether it can be trained as configured."""
+    try:
+        env = _make_env(config)
+    except (ValueError, TypeError, ModuleNotFoundError) as error:
+        raise ConfigError(
+            [f"env.id: {config.env.id} cannot be made: {error}"]
+        ) from None
+    env.close()
+    task = task_info(config.env.id, horizon=config.env.horizon, **config.env.kwargs)
+    problems = []
+    if task.discrete:
+        problems.append(
+            f"env.id: expected a task with continuous actions, got {config.env.id} "
+            f"with {task.action_size} discrete ones; this loss (RESeLLoss) needs "
+            "continuous ones: choose for example task=pendulum_v."
+        )
+    if config.replay.buffer_size < task.horizon:
+        problems.append(
+            f"replay.buffer_size: expected room for an episode of {task.horizon} "
+            f"steps, got {config.replay.buffer_size}; raise it."
+        )
+    if torch.device(config.device).type == "cuda" and not torch.cuda.is_available():
+        problems.append(
+            f"device: expected a GPU that PyTorch sees, got none for "
+            f"{config.device!r}; write device=cpu."
+        )
+    if problems:
+        raise ConfigError(problems)
+    return task

@@ -1,0 +1,254 @@
+"""Checking a configuration: every mistake at once, each with what to do about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import types
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import gymnasium
+
+from resel_torchrl.config.schema import Config
+from resel_torchrl.envs import task_names
+from resel_torchrl.modules.cores import CORES
+
+__all__ = ["ConfigError", "config_keys", "nearest", "validate"]
+
+FREE_FORM = ("agent.core_kwargs", "env.kwargs")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; `problems` holds each mistake.
+
+    >>> raise ConfigError(["steps: expected a number above 0, got -1."])
+    Traceback (most recent call last):
+    ...
+    resel_torchrl.config.validation.ConfigError: 1 mistake in the configuration:
+      1. steps: expected a number above 0, got -1.
+    """
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = list(problems)
+        count = len(self.problems)
+        lines = [f"  {i}. {problem}" for i, problem in enumerate(self.problems, 1)]
+        word = "mistake" if count == 1 else "mistakes"
+        super().__init__(
+            "\n".join([f"{count} {word} in the configuration:", *lines]),
+        )
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """A sentence that lists the names nearest to `name`, or all of a short list.
+
+    >>> nearest("pendulm_v", ["pendulum_v", "pendulum_p", "walker_v"])
+    'Nearest: pendulum_v, pendulum_p.'
+    >>> nearest("xyz", ["gru", "lstm"])
+    'Known: gru, lstm.'
+    """
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=count, cutoff=0.6)
+    if close:
+        return f"Nearest: {', '.join(close)}."
+    tails = {key: key.rsplit(".", 1)[-1] for key in known}
+    tail = name.rsplit(".", 1)[-1]
+    close = [
+        key
+        for key in known
+        if difflib.SequenceMatcher(None, tail, tails[key]).ratio() > 0.6
+    ]
+    close.sort(key=lambda key: -difflib.SequenceMatcher(None, tail, tails[key]).ratio())
+    if close:
+        return f"Nearest: {', '.join(close[:count])}."
+    return f"Known: {', '.join(known)}."
+
+
+def config_keys(schema: type = Config, prefix: str = "") -> list[str]:
+    """The dotted name of every value in the schema, groups included.
+
+    >>> "optim.lr_context_encoder" in config_keys()
+    True
+    """
+    keys = []
+    hints = get_type_hints(schema)
+    for entry in dataclasses.fields(schema):
+        keys.append(prefix + entry.name)
+        if dataclasses.is_dataclass(hints[entry.name]):
+            keys += config_keys(hints[entry.name], f"{prefix}{entry.name}.")
+    return keys
+
+
+def validate(values: Mapping[str, Any]) -> Config:
+    """Turns a plain mapping into a :class:`Config`.
+
+    Args:
+        values: Nested mapping with the names of the schema, as YAML gives it.
+
+    Returns:
+        The configuration, of checked types.
+
+    Raises:
+        ConfigError: Listing every unknown or missing name, wrong type and value out of
+            its limits.
+
+    >>> from resel_torchrl.config import compose, to_dict
+    >>> values = to_dict(compose(["task=pendulum_v"]))
+    >>> values["optim"]["lr_context_encoder"] = 0.0
+    >>> values["agent"]["core"] = "gruu"
+    >>> try:
+    ...     validate(values)
+    ... except ConfigError as error:
+    ...     print(len(error.problems), error.problems[0])
+    2 agent.core: unknown core 'gruu'. Nearest: gru. Choose it with core=NAME.
+    """
+    problems: list[str] = []
+    config = _build(Config, values, "", problems)
+    problems += _cross_checks(values)
+    if problems:
+        raise ConfigError(sorted(set(problems)))
+    return config
+
+
+def _build(schema: type, values: Any, prefix: str, problems: list[str]) -> Any:
+    if not isinstance(values, Mapping):
+        problems.append(
+            f"{prefix.rstrip('.')}: expected a group of values, got {values!r}."
+        )
+        return None
+    hints = get_type_hints(schema, include_extras=True)
+    for name in values:
+        if name not in hints:
+            hint = nearest(prefix + str(name), config_keys())
+            problems.append(f"{prefix}{name}: unknown key. {hint}")
+    built = {}
+    for name, hint in hints.items():
+        key = prefix + name
+        if name not in values:
+            problems.append(f"{key}: missing; expected {_describe(hint)}.")
+            continue
+        if dataclasses.is_dataclass(hint):
+            built[name] = _build(hint, values[name], f"{key}.", problems)
+            continue
+        expected = _describe(hint)
+        fits, value = _convert(hint, values[name])
+        for limit in getattr(hint, "__metadata__", ()):
+            if fits and not limit.holds(value):
+                fits, expected = False, limit.expected
+        if not fits:
+            problems.append(
+                f"{key}: expected {expected}, got {values[name]!r}; write {key}=VALUE."
+            )
+        built[name] = value
+    return None if problems else schema(**built)
+
+
+def _convert(hint: Any, value: Any) -> tuple[bool, Any]:
+    """Whether `value` is of the hinted type, and the value in that type."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _convert(arguments[0], value)
+    if origin in (Union, types.UnionType):
+        for option in arguments:
+            fits, converted = _convert(option, value)
+            if fits:
+                return True, converted
+        return False, value
+    if origin is Literal:
+        return value in arguments, value
+    if origin is list:
+        if not isinstance(value, (list, tuple)):
+            return False, value
+        pairs = [_convert(arguments[0], item) for item in value]
+        return all(fits for fits, _ in pairs), [item for _, item in pairs]
+    if hint is type(None):
+        return value is None, value
+    if hint is dict:
+        return isinstance(value, Mapping), dict(value) if value else {}
+    if isinstance(value, bool) or hint is bool:
+        return hint is bool and isinstance(value, bool), value
+    if hint is float:
+        if isinstance(value, (int, float)) and float("-inf") < value < float("inf"):
+            return True, float(value)
+        return False, value
+    return isinstance(value, hint), value
+
+
+def _describe(hint: Any) -> str:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _describe(arguments[0])
+    if origin in (Union, types.UnionType):
+        return " or ".join(_describe(option) for option in arguments)
+    if origin is Literal:
+        return " or ".join(map(str, arguments))
+    if origin is list:
+        return f"a list of {_describe(arguments[0])}"
+    names = {
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        bool: "true or false",
+        dict: "a mapping",
+        type(None): "null",
+    }
+    return names.get(hint, f"the group {getattr(hint, '__name__', hint)}")
+
+
+def _cross_checks(values: Mapping[str, Any]) -> list[str]:
+    """Mistakes that show only in several values together, or against a registry."""
+
+    def value(key: str) -> Any:
+        node: Any = values
+        for name in key.split("."):
+            node = node.get(name) if isinstance(node, Mapping) else None
+        return node
+
+    problems = []
+    core, core_kwargs = value("agent.core"), value("agent.core_kwargs")
+    if isinstance(core, str) and core not in CORES:
+        problems.append(
+            f"agent.core: unknown core {core!r}. {nearest(core, CORES)} "
+            "Choose it with core=NAME."
+        )
+    elif isinstance(core, str) and isinstance(core_kwargs, Mapping):
+        known = list(inspect.signature(CORES[core].__init__).parameters)[2:]
+        problems += [
+            f"agent.core_kwargs.{name}: the core {core!r} has no such option. "
+            + (nearest(name, known) if known else "It has none.")
+            for name in core_kwargs
+            if name not in known
+        ]
+    problems += _environment_problems(value("env.id"))
+    subset, critics = value("train.critic_subset_size"), value("agent.n_critics")
+    if isinstance(subset, int) and isinstance(critics, int) and subset > critics:
+        problems.append(
+            "train.critic_subset_size: expected at most agent.n_critics = "
+            f"{critics}, got {subset}; lower it or raise agent.n_critics."
+        )
+    batch, buffer = value("replay.batch_size"), value("replay.buffer_size")
+    if isinstance(batch, int) and isinstance(buffer, int) and batch > buffer:
+        problems.append(
+            f"replay.batch_size: expected at most replay.buffer_size = {buffer}, "
+            f"got {batch}; lower it or raise replay.buffer_size."
+        )
+    device = value("device")
+    if isinstance(device, str) and device.split(":")[0] not in ("cpu", "cuda"):
+        problems.append(
+            f"device: expected cpu, cuda or cuda:NUMBER, got {device!r}; write "
+            "device=cpu."
+        )
+    return problems
+
+
+def _environment_problems(env_id: Any) -> list[str]:
+    if not isinstance(env_id, str) or ":" in env_id:
+        return []
+    known = set(task_names()) | set(gymnasium.registry)
+    if env_id in known:
+        return []
+    return [
+        f"env.id: no environment of the name {env_id!r}. {nearest(env_id, known)} "
+        "One of your own is written module:id."
+    ]

@@ -1,0 +1,58 @@
+"""Training runs that can be trusted: collect, update, evaluate, log, save, resume.
+
+Everything here takes plain arguments and knows neither a task nor the configuration.
+"""
+
+from resel_torchrl.training.acting import RecurrentPolicy
+from resel_torchrl.training.agent import Agent, make_agent
+from resel_torchrl.training.buffer_state import buffer_state, load_buffer_state
+from resel_torchrl.training.checkpoint import (
+    CheckpointStore,
+    DamagedCheckpointError,
+    generator_states,
+    restore_generators,
+)
+from resel_torchrl.training.collect import (
+    Collector,
+    EpisodeResult,
+    episode_seed,
+    flat_episode,
+)
+from resel_torchrl.training.console import Progress, stop_on_signal
+from resel_torchrl.training.evaluate import Evaluation, evaluate, untouched_generators
+from resel_torchrl.training.log import CsvLog, open_loggers
+from resel_torchrl.training.loop import PolicyCopy, Training
+from resel_torchrl.training.policy import load_policy
+from resel_torchrl.training.run_directory import RunDirectory, RunError
+from resel_torchrl.training.update import Learner, NonFiniteLossError, UpdateSchedule
+
+__all__ = [
+    "Agent",
+    "CheckpointStore",
+    "Collector",
+    "CsvLog",
+    "DamagedCheckpointError",
+    "EpisodeResult",
+    "Evaluation",
+    "Learner",
+    "NonFiniteLossError",
+    "PolicyCopy",
+    "Progress",
+    "RecurrentPolicy",
+    "RunDirectory",
+    "RunError",
+    "Training",
+    "UpdateSchedule",
+    "buffer_state",
+    "episode_seed",
+    "evaluate",
+    "flat_episode",
+    "generator_states",
+    "load_buffer_state",
+    "load_policy",
+    "make_agent",
+    "open_loggers",
+    "restore_generators",
+    "stop_on_signal",
+    "untouched_generators",
+]

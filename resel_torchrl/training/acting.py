@@ -1,0 +1,146 @@
+"""Acting one step at a time with plain tensors: the path of the hot loop."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from tensordict import NestedKey
+
+from resel_torchrl.modules import ContextEncoder, TanhNormalActor
+
+__all__ = ["RecurrentPolicy"]
+
+
+class RecurrentPolicy:
+    """A policy for one environment that keeps its own memory.
+
+    It computes what :func:`resel_torchrl.modules.make_policy` computes, on the same
+    modules, without a TensorDict: the encoder's state, the previous observation and
+    action and the previous reward are kept here.
+
+    Args:
+        encoder: Encoder of the actor, with `observation` and any of
+            `prev_observation`, `prev_action`, `prev_reward` as inputs.
+        actor: Head of the actor.
+        observation_size: Entries of an observation.
+        action_size: Entries of an action.
+        deterministic: What a call does that does not say: sample, or take the mode.
+
+    Raises:
+        ValueError: If the encoder has another input.
+
+    >>> import numpy as np
+    >>> from resel_torchrl.training import make_agent
+    >>> agent = make_agent(2, 1, core="gru", hidden_size=8, n_critics=2)
+    >>> policy = RecurrentPolicy(agent.actor_encoder, agent.actor, 2, 1)
+    >>> action = policy(np.zeros(2, np.float32), deterministic=True)
+    >>> action.shape, policy.first
+    ((1,), False)
+    """
+
+    def __init__(
+        self,
+        encoder: ContextEncoder,
+        actor: TanhNormalActor,
+        observation_size: int,
+        action_size: int,
+        *,
+        deterministic: bool = False,
+    ) -> None:
+        self.deterministic = deterministic
+        self.encoder = encoder
+        self.actor = actor
+        self.observation_size = observation_size
+        self.action_size = action_size
+        self._memory = {
+            "observation": torch.zeros(1, observation_size),
+            "prev_observation": torch.zeros(1, observation_size),
+            "prev_action": torch.zeros(1, action_size),
+            "prev_reward": torch.zeros(1, 1),
+        }
+        self._views = {key: value[0].numpy() for key, value in self._memory.items()}
+        self._inputs = [self._slot(key) for key in encoder.input_keys]
+        self._needs_reward = "prev_reward" in encoder.input_keys
+        self._is_init = torch.ones(1, dtype=torch.bool)
+        self._state = torch.zeros(1, encoder.state_size)
+        self.first = True
+
+    def _slot(self, key: NestedKey) -> torch.Tensor:
+        if key not in self._memory:
+            raise ValueError(
+                f"expected encoder inputs out of {', '.join(self._memory)}, got {key}; "
+                "act through make_policy with a TorchRL environment instead."
+            )
+        return self._memory[key]
+
+    def reset(self) -> None:
+        """Forgets everything: the next call is the first step of an episode."""
+        self.first = True
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        observation: np.ndarray,
+        reward: float | None = None,
+        first: bool = False,
+        *,
+        deterministic: bool | None = None,
+    ) -> np.ndarray:
+        """The action for an observation, `[action_size]`, each entry in [−1, 1].
+
+        Args:
+            observation: `[observation_size]`.
+            reward: The reward that came with it; needed after the first step where the
+                previous reward is an input.
+            first: Whether this is the first observation of an episode.
+            deterministic: Whether to take the mode in place of a sample; None does
+                what the policy was made for.
+
+        Raises:
+            ValueError: If the observation has another shape or the reward is missing.
+        """
+        if np.shape(observation) != (self.observation_size,):
+            raise ValueError(
+                f"expected an observation of shape ({self.observation_size},), got "
+                f"{np.shape(observation)}; give one observation at a time."
+            )
+        views = self._views
+        if first or self.first:
+            for name in ("prev_observation", "prev_action", "prev_reward"):
+                views[name][:] = 0.0
+            self._is_init.fill_(True)
+        else:
+            if self._needs_reward and reward is None:
+                raise ValueError(
+                    "expected the reward of the step before, got None; call "
+                    "policy(observation, reward): this policy takes it as an input."
+                )
+            views["prev_observation"][:] = views["observation"]
+            views["prev_reward"][:] = 0.0 if reward is None else reward
+            self._is_init.fill_(False)
+        views["observation"][:] = observation
+        context, self._state = self.encoder.encode_step(
+            self._inputs, self._is_init, self._state
+        )
+        loc, scale = self.actor.head(self._memory["observation"], context)
+        if deterministic is None:
+            deterministic = self.deterministic
+        action = loc if deterministic else loc + scale * torch.randn_like(loc)
+        views["prev_action"][:] = torch.tanh(action)[0].numpy()
+        self.first = False
+        return views["prev_action"].copy()
+
+    def state_dict(self) -> dict[str, torch.Tensor | bool]:
+        """The memory, enough to go on in the middle of an episode."""
+        return {
+            "state": self._state.clone(),
+            "first": self.first,
+            **{key: value.clone() for key, value in self._memory.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, torch.Tensor | bool]) -> None:
+        """Takes the memory back from :meth:`state_dict`."""
+        self._state = state["state"].clone()
+        self.first = state["first"]
+        for key, value in self._memory.items():
+            value.copy_(state[key])

@@ -1,0 +1,272 @@
+"""Collecting whole episodes from one environment into the replay buffer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from tensordict import TensorDict
+from torchrl.data import ReplayBuffer
+
+from resel_torchrl.training.acting import RecurrentPolicy
+
+__all__ = ["Collector", "EpisodeResult", "episode_seed", "flat_episode"]
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """A finished episode: its undiscounted, unscaled return and its length."""
+
+    episode_return: float
+    length: int
+
+
+def episode_seed(run_seed: int, env_index: int, episode: int) -> int:
+    """The seed of an episode: below 2³¹, the same for the same three numbers.
+
+    >>> episode_seed(0, 0, 0) == episode_seed(0, 0, 0) != episode_seed(0, 0, 1)
+    True
+    """
+    sequence = np.random.SeedSequence([run_seed, env_index, episode])
+    return int(sequence.generate_state(1)[0] >> 1)
+
+
+def flat_episode(
+    observations: np.ndarray,
+    actions: np.ndarray,
+    rewards: np.ndarray,
+    terminated: bool,
+    truncated: bool,
+) -> TensorDict:
+    """One episode of T transitions as a flat TensorDict `[T]`, ready for `extend`.
+
+    Args:
+        observations: `[T + 1, observation_size]`.
+        actions: `[T, action_size]`.
+        rewards: `[T]`.
+        terminated: Whether the last transition reached a terminal state.
+        truncated: Whether the last transition met a limit; values bootstrap there.
+
+    >>> import numpy as np
+    >>> flat = flat_episode(
+    ...     np.zeros((3, 4)), np.zeros((2, 1)), np.ones(2), False, True
+    ... )
+    >>> flat["next", "done"].flatten().tolist()
+    [False, True]
+    >>> flat["next", "terminated"].any().item()
+    False
+    """
+    length = len(actions)
+    ends = torch.zeros(3, length, 1, dtype=torch.bool)
+    ends[:, -1, 0] = torch.tensor([terminated or truncated, terminated, truncated])
+    is_init = torch.zeros(length, 1, dtype=torch.bool)
+    is_init[0] = True
+    observation = torch.from_numpy(observations)
+    return TensorDict(
+        {
+            "observation": observation[:-1],
+            "action": torch.from_numpy(actions),
+            "is_init": is_init,
+            ("next", "observation"): observation[1:],
+            ("next", "reward"): torch.from_numpy(rewards).unsqueeze(-1),
+            ("next", "done"): ends[0],
+            ("next", "terminated"): ends[1],
+            ("next", "truncated"): ends[2],
+        },
+        [length],
+    )
+
+
+class Collector:
+    """Steps one environment and hands each finished episode to the replay buffer whole.
+
+    The first `random_steps` steps take uniformly random actions; the episode under way
+    at that point is finished the same way. Episode i starts from
+    `episode_seed(seed, env_index, i)`.
+
+    Args:
+        env: Gymnasium environment, float32 vectors in, actions in [−1, 1] out.
+        policy: Acts, after the random phase.
+        replay_buffer: Gets one `extend` per episode.
+        horizon: Longest episode, in steps.
+        seed: Seed of the run.
+        random_steps: Steps of the random phase.
+        env_index: Number of this environment within the run.
+
+    >>> from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+    >>> from resel_torchrl.envs import make_gym
+    >>> from resel_torchrl.training import RecurrentPolicy, make_agent
+    >>> agent = make_agent(1, 1, core="gru", hidden_size=8, n_critics=2)
+    >>> policy = RecurrentPolicy(agent.actor_encoder, agent.actor, 1, 1)
+    >>> buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(1000))
+    >>> env = make_gym("Pendulum-V-v0")
+    >>> collector = Collector(env, policy, buffer, horizon=200, seed=0, random_steps=1)
+    >>> results = [collector.step() for _ in range(200)]
+    >>> results[-1].length, len(buffer), collector.in_random_phase
+    (200, 200, False)
+    """
+
+    def __init__(
+        self,
+        env: gymnasium.Env,
+        policy: RecurrentPolicy,
+        replay_buffer: ReplayBuffer,
+        *,
+        horizon: int,
+        seed: int,
+        random_steps: int = 0,
+        env_index: int = 0,
+    ) -> None:
+        self.env = env
+        self.policy = policy
+        self.replay_buffer = replay_buffer
+        self.horizon = horizon
+        self.seed = seed
+        self.env_index = env_index
+        self.random_steps = random_steps
+        self.steps = 0
+        self.episodes = 0
+        self._observations = np.zeros((horizon + 1, policy.observation_size), "f4")
+        self._actions = np.zeros((horizon, policy.action_size), "f4")
+        self._rewards = np.zeros(horizon, "f4")
+        self._return = 0.0
+        self._t = -1  # no episode under way
+        self._random: np.random.Generator | None = None
+
+    @property
+    def in_random_phase(self) -> bool:
+        """Whether the next step takes a random action."""
+        if self._t > 0:
+            return self._random is not None
+        return self.steps < self.random_steps
+
+    def step(self) -> EpisodeResult | None:
+        """Makes one environment step.
+
+        Returns:
+            The episode, if this step ended it; it is in the buffer then.
+
+        Raises:
+            RuntimeError: If the episode is longer than `horizon`.
+            FloatingPointError: If the environment gave a value that is not finite.
+        """
+        if self._t < 0:
+            self._start()
+        t = self._t
+        if t >= self.horizon:
+            raise RuntimeError(
+                f"expected episodes of at most {self.horizon} steps, got a longer one; "
+                "give the true horizon (env.horizon=NUMBER)."
+            )
+        if self._random is not None:
+            action = self._random.uniform(-1, 1, self.policy.action_size).astype("f4")
+        else:
+            reward = self._rewards[t - 1] if t else None
+            action = self.policy(self._observations[t], reward, first=t == 0)
+        observation, reward, terminated, truncated, _ = self.env.step(action)
+        self._actions[t] = action
+        self._observations[t + 1] = observation
+        self._rewards[t] = reward
+        self._return += float(reward)
+        self._t += 1
+        self.steps += 1
+        return self._finish(terminated, truncated) if terminated or truncated else None
+
+    def _start(self) -> None:
+        seed = episode_seed(self.seed, self.env_index, self.episodes)
+        self._random = (
+            np.random.default_rng(seed) if self.steps < self.random_steps else None
+        )
+        self._observations[0], _ = self.env.reset(seed=seed)
+        self._return = 0.0
+        self._t = 0
+
+    def _finish(self, terminated: bool, truncated: bool) -> EpisodeResult:
+        length = self._t
+        for name, values in (
+            ("observation", self._observations[: length + 1]),
+            ("reward", self._rewards[:length]),
+        ):
+            if not np.isfinite(values).all():
+                raise FloatingPointError(
+                    f"expected finite numbers from the environment, got a {name} that "
+                    f"is not, in the episode from seed "
+                    f"{episode_seed(self.seed, self.env_index, self.episodes)}."
+                )
+        self.replay_buffer.extend(
+            flat_episode(
+                self._observations[: length + 1],
+                self._actions[:length],
+                self._rewards[:length],
+                terminated,
+                truncated,
+            )
+        )
+        self.episodes += 1
+        self._t = -1
+        return EpisodeResult(self._return, length)
+
+    def abandon_episode(self) -> dict[str, np.ndarray]:
+        """Gives up the episode under way; the next step starts another.
+
+        Returns:
+            What there was of it: `seed`, `observations`, `actions`, `rewards`.
+        """
+        length = max(self._t, 0)
+        seed = episode_seed(self.seed, self.env_index, self.episodes)
+        self.episodes += 1
+        self._t = -1
+        return {
+            "seed": np.array(seed),
+            "observations": self._observations[: length + 1].copy(),
+            "actions": self._actions[:length].copy(),
+            "rewards": self._rewards[:length].copy(),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters, the policy's memory and the episode under way as its actions."""
+        length = max(self._t, 0)
+        return {
+            "steps": self.steps,
+            "episodes": self.episodes,
+            "under_way": self._t >= 0,
+            "random": self._random is not None,
+            "actions": torch.from_numpy(self._actions[:length].copy()),
+            "policy": self.policy.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes the counters back and replays the episode under way.
+
+        Raises:
+            RuntimeError: If the environment ends the replayed episode early: it is not
+                a function of seed and actions.
+        """
+        self.episodes = state["episodes"]
+        self._t = -1
+        actions = state["actions"].numpy()
+        if state["under_way"]:
+            # Whether it is random was decided by the number of steps at its start.
+            self.steps = state["steps"] - len(actions)
+            self._start()
+            for t, action in enumerate(actions):
+                if self._random is not None:
+                    self._random.uniform(-1, 1, self.policy.action_size)
+                observation, reward, terminated, truncated, _ = self.env.step(action)
+                self._actions[t] = action
+                self._observations[t + 1] = observation
+                self._rewards[t] = reward
+                self._return += float(reward)
+                self._t += 1
+                if terminated or truncated:
+                    raise RuntimeError(
+                        "expected the episode under way to repeat itself from its seed "
+                        f"and actions, but it ended at step {self._t} of "
+                        f"{len(actions)}; the environment (or its version) is not the "
+                        "one of the stored run."
+                    )
+        self.steps = state["steps"]
+        self.policy.load_state_dict(state["policy"])

@@ -1,0 +1,343 @@
+"""The training loop: collect, update, log, evaluate, save, in this order."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+from torch import nn
+from torchrl._utils import logger as torchrl_logger
+
+from resel_torchrl.training.buffer_state import buffer_state, load_buffer_state
+from resel_torchrl.training.checkpoint import (
+    CheckpointStore,
+    generator_states,
+    restore_generators,
+    write_checkpoint,
+)
+from resel_torchrl.training.collect import Collector, EpisodeResult
+from resel_torchrl.training.console import Progress, stop_on_signal
+from resel_torchrl.training.evaluate import Evaluation
+from resel_torchrl.training.log import EVAL_COLUMNS, METRIC_COLUMNS, CsvLog
+from resel_torchrl.training.run_directory import RunDirectory, RunError
+from resel_torchrl.training.update import Learner, NonFiniteLossError, UpdateSchedule
+
+__all__ = ["PolicyCopy", "Training"]
+
+
+class PolicyCopy:
+    """A copy of the acting modules on another device, refreshed every few updates.
+
+    Args:
+        sources: Modules that learn.
+        copies: Modules that act, in the same order.
+        every: Updates between two refreshes.
+    """
+
+    def __init__(
+        self, sources: Sequence[nn.Module], copies: Sequence[nn.Module], every: int
+    ) -> None:
+        self.pairs = list(zip(sources, copies, strict=True))
+        self.every = every
+        self.age = 0
+        self._copy()
+
+    def _copy(self) -> None:
+        for source, copy in self.pairs:
+            copy.load_state_dict(source.state_dict())
+        self.age = 0
+
+    def updated(self) -> None:
+        """Counts an update of the sources."""
+        self.age += 1
+        if self.age >= self.every:
+            self._copy()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The copies, which may be older than their sources, and their age."""
+        return {
+            "age": self.age,
+            "copies": [dict(c.state_dict()) for _, c in self.pairs],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes the copies and their age back."""
+        self.age = state["age"]
+        for (_, copy), stored in zip(self.pairs, state["copies"], strict=True):
+            copy.load_state_dict(stored)
+
+
+class Training:
+    """One run, from its first step or from a checkpoint to its last step.
+
+    Args:
+        run: Where everything is kept.
+        checkpoints: The run's checkpoints.
+        collector: Steps the environment.
+        learner: Makes the updates.
+        evaluation: Called for each evaluation; None for none.
+        seed: Seed of the run, written into each row.
+        steps: Environment steps of the whole run.
+        updates_per_step: Critic updates per environment step after the random phase.
+        log_interval: Environment steps per row of metrics.csv.
+        eval_interval: Environment steps between evaluations; 0 for none.
+        checkpoint_interval: Environment steps between checkpoints.
+        policy_copy: The acting copy, where acting is not done on the learner's device.
+        description: What a checkpoint's manifest says of the agent.
+        loggers: TorchRL loggers beside the CSV files.
+        console: Whether to show a progress line.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        checkpoints: CheckpointStore,
+        collector: Collector,
+        learner: Learner,
+        evaluation: Callable[[], Evaluation] | None,
+        *,
+        seed: int,
+        steps: int,
+        updates_per_step: float = 1.0,
+        log_interval: int = 1000,
+        eval_interval: int = 1000,
+        checkpoint_interval: int = 50_000,
+        policy_copy: PolicyCopy | None = None,
+        description: Mapping[str, Any] | None = None,
+        loggers: Sequence[Any] = (),
+        console: bool = True,
+    ) -> None:
+        self.run_directory = run
+        self.checkpoints = checkpoints
+        self.collector = collector
+        self.learner = learner
+        self.evaluation = evaluation
+        self.seed = seed
+        self.steps = steps
+        self.schedule = UpdateSchedule(updates_per_step)
+        self.log_interval = log_interval
+        self.eval_interval = eval_interval
+        self.checkpoint_interval = checkpoint_interval
+        self.policy_copy = policy_copy
+        self.description = dict(description or {})
+        self.loggers = list(loggers)
+        self.console = console
+        self._learning = False
+        self._finished: list[EpisodeResult] = []
+        self._seconds = 0.0
+        positions = self._resume()
+        self._metrics = CsvLog(
+            run.metrics, METRIC_COLUMNS, position=positions.get("metrics")
+        )
+        self._evals = CsvLog(run.eval, EVAL_COLUMNS, position=positions.get("eval"))
+        self._saved_at = self.collector.steps if positions else -1
+
+    def run(self) -> None:
+        """Runs to the last step, or until Ctrl-C or SIGTERM.
+
+        Raises:
+            KeyboardInterrupt: After a signal, once the run is saved and the way to go
+                on is printed.
+            RunError: If the environment fails or a value is not finite. What there is
+                of the run is saved before, and the message says where.
+        """
+        collector = self.collector
+        self._row_steps, self._row_updates = collector.steps, self.learner.updates
+        self._row_seconds = 0.0
+        progress = Progress(self.steps, done=collector.steps, shown=self.console)
+        with stop_on_signal() as stop, progress:
+            while collector.steps < self.steps and stop.signal is None:
+                self._step(progress)
+        self._save()
+        self._close()
+        if collector.steps < self.steps:
+            torchrl_logger.info(
+                f"Stopped by {stop.signal} at step {collector.steps} and saved. Go on "
+                f"with: resume={self.run_directory.path}"
+            )
+            raise KeyboardInterrupt
+
+    def _step(self, progress: Progress) -> None:
+        began = time.perf_counter()
+        result = self._collect()
+        if result is not None:
+            self._finished.append(result)
+            progress.episode(result.episode_return)
+        updates = self._update()
+        progress.step(1, updates)
+        spent = time.perf_counter() - began
+        self._seconds += spent
+        self._row_seconds += spent
+        step = self.collector.steps
+        if step % self.log_interval == 0:
+            self._log()
+        if self.evaluation and self.eval_interval and step % self.eval_interval == 0:
+            self._evaluate()
+        if step % self.checkpoint_interval == 0:
+            self._save()
+
+    def _collect(self) -> EpisodeResult | None:
+        try:
+            return self.collector.step()
+        except Exception as error:
+            self._environment_failed(error)
+
+    def _update(self) -> int:
+        if not self._learning:
+            # From the next step on, there is an episode to learn from.
+            ready = len(self.learner.replay_buffer) > 0
+            self._learning = ready and not self.collector.in_random_phase
+            return 0
+        due = self.schedule.due()
+        try:
+            for _ in range(due):
+                self.learner.update()
+                if self.policy_copy is not None:
+                    self.policy_copy.updated()
+        except NonFiniteLossError as error:
+            self._loss_failed(error)
+        return due
+
+    def _log(self) -> None:
+        try:
+            values = self.learner.metrics()
+        except NonFiniteLossError as error:
+            self._loss_failed(error)
+        step, updates = self.collector.steps, self.learner.updates
+        seconds = max(self._row_seconds, 1e-9)
+        values |= {
+            "episodes": self.collector.episodes,
+            "updates": updates,
+            "weight_age": 0 if self.policy_copy is None else self.policy_copy.age,
+            "env_steps_per_second": (step - self._row_steps) / seconds,
+            "updates_per_second": (updates - self._row_updates) / seconds,
+            "seconds": self._seconds,
+        }
+        if self._finished:
+            values["return"] = np.mean([r.episode_return for r in self._finished])
+            values["length"] = np.mean([r.length for r in self._finished])
+        self._finished.clear()
+        self._row_steps, self._row_updates, self._row_seconds = step, updates, 0.0
+        self._metrics.write({"step": step, "seed": self.seed, **values})
+        for logger in self.loggers:
+            for name, value in values.items():
+                logger.log_scalar(f"train/{name}", float(value), step=step)
+
+    def _evaluate(self) -> None:
+        step = self.collector.steps
+        try:
+            result = self.evaluation()
+        except Exception as error:
+            self._save()
+            self._close()
+            raise RunError(
+                f"the evaluation at step {step} failed: {error} The run is saved; mend "
+                f"the environment, then resume={self.run_directory.path}."
+            ) from error
+        row = {
+            "mean": result.mean,
+            "standard_error": result.standard_error,
+            "episodes": len(result.returns),
+        }
+        returns = " ".join(map(repr, result.returns))
+        self._evals.write({"step": step, "seed": self.seed, **row, "returns": returns})
+        for logger in self.loggers:
+            for name, value in row.items():
+                if math.isfinite(value):
+                    logger.log_scalar(f"eval/{name}", float(value), step=step)
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "learner": {
+                "learner": self.learner.state_dict(),
+                "modules": {
+                    name: dict(module.state_dict())
+                    for name, module in self.learner.agent.modules().items()
+                },
+            },
+            "progress": {
+                "collector": self.collector.state_dict(),
+                "policy_copy": (
+                    None if self.policy_copy is None else self.policy_copy.state_dict()
+                ),
+                "learning": self._learning,
+                "schedule": self.schedule.steps,
+                "finished": [(r.episode_return, r.length) for r in self._finished],
+                "seconds": self._seconds,
+                "positions": {
+                    "metrics": self._metrics.position(),
+                    "eval": self._evals.position(),
+                },
+                "generators": generator_states(),
+            },
+            "replay": buffer_state(self.learner.replay_buffer),
+        }
+
+    def _save(self) -> None:
+        step = self.collector.steps
+        if step == self._saved_at:
+            return
+        self.checkpoints.save(step, self._parts(), **self.description)
+        self._saved_at = step
+
+    def _resume(self) -> dict[str, int]:
+        """Loads the newest checkpoint, if any; returns the places in the CSV files."""
+        step = self.checkpoints.newest()
+        if step is None:
+            return {}
+        if step > self.steps:
+            raise RunError(
+                f"expected steps of at least {step}, where the run "
+                f"{self.run_directory.path} has arrived, got {self.steps}; give "
+                "steps=NUMBER to go on further."
+            )
+        self.learner.load_state_dict(self.checkpoints.load(step, "learner")["learner"])
+        load_buffer_state(
+            self.learner.replay_buffer, self.checkpoints.load(step, "replay")
+        )
+        progress = self.checkpoints.load(step, "progress")
+        self.collector.load_state_dict(progress["collector"])
+        if self.policy_copy is not None:
+            self.policy_copy.load_state_dict(progress["policy_copy"])
+        self._learning = progress["learning"]
+        self.schedule.steps = progress["schedule"]
+        self._finished = [EpisodeResult(*entry) for entry in progress["finished"]]
+        self._seconds = progress["seconds"]
+        restore_generators(progress["generators"])
+        return progress["positions"]
+
+    def _environment_failed(self, error: Exception) -> NoReturn:
+        folder = self.run_directory.path / "failures"
+        folder.mkdir(exist_ok=True)
+        file = folder / f"episode_{self.collector.episodes:06d}.npz"
+        np.savez(file, **self.collector.abandon_episode())
+        self._saved_at = -1  # a checkpoint of this step would hold the episode still
+        self._save()
+        self._close()
+        raise RunError(
+            f"the environment failed at step {self.collector.steps}: {error} The "
+            f"episode is kept in {file} (seed, observations, actions, rewards), the "
+            f"run is saved. resume={self.run_directory.path} goes on with the next "
+            "episode; if it fails again, mend the environment."
+        ) from error
+
+    def _loss_failed(self, error: NonFiniteLossError) -> NoReturn:
+        step = self.collector.steps
+        path = self.run_directory.path / "failures" / f"step_{step:010d}"
+        write_checkpoint(path, self._parts(), {"step": step, **self.description})
+        self._close()
+        good = self.checkpoints.steps()
+        kept = self.checkpoints.path(good[0]) if good else "none"
+        raise RunError(
+            f"{error}, step {step}. The state with all data is in {path}; last good "
+            f"checkpoint: {kept}. Resuming would repeat this: start a new run with a "
+            "lower optim.lr_context_encoder, lr_critic or lr_actor, or a smaller "
+            "train.reward_scale."
+        ) from error
+
+    def _close(self) -> None:
+        self._metrics.close()
+        self._evals.close()

@@ -1,0 +1,82 @@
+"""The directory that holds all there is of one run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["RunDirectory", "RunError"]
+
+CONFIG = "config.yaml"
+
+
+class RunError(RuntimeError):
+    """A run that cannot start or go on; the message says what to do."""
+
+
+class RunDirectory:
+    """Paths of a run: `config.yaml`, `metrics.csv`, `eval.csv`, `checkpoints`, `plots`.
+
+    Make one with :meth:`create` or :meth:`open`.
+
+    Args:
+        path: The directory.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = RunDirectory.create(f"{folder}/run", "seed: 0")
+    ...     RunDirectory.open(run.path).config.read_text()
+    'seed: 0'
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / CONFIG
+        self.metrics = self.path / "metrics.csv"
+        self.eval = self.path / "eval.csv"
+        self.checkpoints = self.path / "checkpoints"
+        self.plots = self.path / "plots"
+
+    @classmethod
+    def create(cls, path: str | Path, config_text: str) -> RunDirectory:
+        """Makes a new run directory and stores its configuration in it.
+
+        Args:
+            path: A directory that does not exist, or an empty one.
+            config_text: The resolved configuration, as YAML.
+
+        Raises:
+            RunError: If something is there already.
+        """
+        run = cls(path)
+        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+            wayout = (
+                f"go on with it by resume={run.path}, "
+                if run.config.exists()
+                else "move it away, "
+            )
+            raise RunError(
+                f"expected a run directory that does not exist yet, got {run.path}; "
+                f"{wayout}or choose another by run_dir=PATH or another seed=NUMBER."
+            )
+        run.checkpoints.mkdir(parents=True)
+        run.plots.mkdir()
+        beside = run.config.with_suffix(".part")
+        beside.write_text(config_text)
+        os.replace(beside, run.config)
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunDirectory:
+        """A run directory that is there already.
+
+        Raises:
+            RunError: If it is none.
+        """
+        run = cls(path)
+        if not run.config.is_file():
+            raise RunError(
+                f"expected a run directory (one with a {CONFIG}), got {run.path}; "
+                "give the path that the run printed at its start."
+            )
+        return run

@@ -1,0 +1,261 @@
+"""Gradient updates: critic, target, and every few updates actor and temperature."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor, nn
+from torchrl.data import ReplayBuffer
+from torchrl.modules import set_recurrent_mode
+from torchrl.objectives import SoftUpdate
+
+from resel_torchrl.objectives import RESeLLoss
+from resel_torchrl.optim import parameter_groups
+from resel_torchrl.replay import padding_share
+from resel_torchrl.training.agent import Agent
+
+__all__ = ["Learner", "NonFiniteLossError", "UpdateSchedule"]
+
+REWARD = ("next", "reward")
+
+
+class NonFiniteLossError(FloatingPointError):
+    """A loss that is NaN or infinite; raised before the step that it would spoil."""
+
+
+class UpdateSchedule:
+    """How many updates are due, kept exactly by whole numbers.
+
+    Args:
+        updates_per_step: Updates per environment step, below or above 1.
+
+    >>> schedule = UpdateSchedule(0.3)
+    >>> [schedule.due() for _ in range(10)]
+    [0, 0, 0, 1, 0, 0, 1, 0, 0, 1]
+    """
+
+    def __init__(self, updates_per_step: float) -> None:
+        ratio = Fraction(str(updates_per_step)).limit_denominator(1_000_000)
+        if ratio <= 0:
+            raise ValueError(
+                f"expected updates_per_step above 0, got {updates_per_step}; "
+                "give the number of updates per environment step, for example 1."
+            )
+        self.ratio = ratio
+        self.steps = 0
+
+    def due(self) -> int:
+        """Counts one environment step and returns the updates due after it."""
+        before = self.steps * self.ratio.numerator // self.ratio.denominator
+        self.steps += 1
+        after = self.steps * self.ratio.numerator // self.ratio.denominator
+        return after - before
+
+
+class Learner:
+    """One call of :meth:`update` is one critic update of RESeL and what goes with it.
+
+    The order is the paper's (arXiv 2405.15384, algorithm 1): critic step, Polyak step
+    of the targets, and on updates 0, `policy_delay`, 2·`policy_delay`, ... one step of
+    actor and temperature. The batch of the next update is drawn right after the current
+    one is launched, on every device, so that a GPU computes meanwhile.
+
+    Args:
+        agent: The networks; they are the loss's own.
+        loss: Loss on the networks.
+        replay_buffer: Whole episodes.
+        pack: From a flat sample to a packed batch `[R, L]`.
+        batch_size: Transitions of a batch at least.
+        lr_context_encoder: Learning rate of the context encoders.
+        lr_actor: Learning rate of the rest of the actor.
+        lr_critic: Learning rate of the rest of the critics.
+        lr_alpha: Learning rate of the temperature.
+        tau: Share of the critic that moves into its target per update.
+        policy_delay: Critic updates per actor update.
+        reward_scale: Factor of the rewards in the losses.
+
+    Raises:
+        ValueError: From a learning rate that is not above 0.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        loss: RESeLLoss,
+        replay_buffer: ReplayBuffer,
+        pack: Callable[[TensorDict], TensorDict],
+        *,
+        batch_size: int,
+        lr_context_encoder: float,
+        lr_actor: float,
+        lr_critic: float,
+        lr_alpha: float,
+        tau: float = 0.005,
+        policy_delay: int = 2,
+        reward_scale: float = 1.0,
+    ) -> None:
+        self.agent = agent
+        self.loss = loss
+        self.replay_buffer = replay_buffer
+        self.pack = pack
+        self.batch_size = batch_size
+        self.policy_delay = policy_delay
+        self.reward_scale = reward_scale
+        self.updates = 0
+        self.groups = parameter_groups(
+            loss,
+            lr_context_encoder=lr_context_encoder,
+            lr_actor=lr_actor,
+            lr_critic=lr_critic,
+            lr_alpha=lr_alpha,
+        )
+        # A group without a gradient is left alone, so one optimizer serves both steps.
+        self.optimizer = torch.optim.AdamW(self.groups, fused=True)
+        self.target_update = SoftUpdate(loss, tau=tau)
+        self.device = next(loss.parameters()).device
+        self._batch: TensorDict | None = None
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._measure = {"critic": True, "actor": True}
+        self._measured: dict[str, Tensor] = {}
+
+    def update(self) -> None:
+        """Makes one update.
+
+        Raises:
+            NonFiniteLossError: Naming the term that is NaN or infinite; the parameters
+                are those before its step. On a GPU it is raised by :meth:`metrics`.
+        """
+        batch = self._batch if self._batch is not None else self._draw()
+        self._critic_step(batch)
+        self.target_update.step()
+        if self.updates % self.policy_delay == 0:
+            self._policy_step(batch)
+        self.updates += 1
+        self._batch = self._draw()
+
+    def _draw(self) -> TensorDict:
+        packed = self.pack(self.replay_buffer.sample(self.batch_size))
+        if self.reward_scale != 1.0:
+            packed.set(REWARD, packed.get(REWARD) * self.reward_scale)
+        self._batch_padding = padding_share(packed)
+        return packed.to(self.device) if self.device.type != "cpu" else packed
+
+    def _critic_step(self, batch: TensorDict) -> None:
+        self._add({"padding_fraction": self._batch_padding})
+        terms = self.loss.critic_loss(batch)
+        self._check(terms, "loss_qvalue")
+        terms["loss_qvalue"].backward()
+        self._step(batch, "critic", self.agent.critic_encoder)
+        self._add(terms)
+
+    def _policy_step(self, batch: TensorDict) -> None:
+        terms = self.loss.policy_loss(batch)
+        self._check(terms, "loss_actor", "loss_alpha")
+        (terms["loss_actor"] + terms["loss_alpha"]).backward()
+        self._step(batch, "actor", self.agent.actor_encoder)
+        self._add(terms)
+
+    def _step(self, batch: TensorDict, role: str, encoder: nn.Module) -> None:
+        """The optimizer's step, measured once per row of the log."""
+        if not self._measure[role]:
+            self.optimizer.step()
+        else:
+            self._measure[role] = False
+            for group in self.groups:
+                gradients = [p.grad for p in group["params"] if p.grad is not None]
+                if gradients:
+                    norm = torch.nn.utils.get_total_norm(gradients)
+                    self._measured[f"grad_norm_{group['name']}"] = norm
+            before = self._contexts(batch, encoder)
+            self.optimizer.step()
+            moved = (self._contexts(batch, encoder) - before).norm(dim=-1)
+            valid = batch.get("valid").squeeze(-1)
+            change = torch.where(valid, moved, 0.0).sum() / valid.sum()
+            self._measured[f"context_{role}_change"] = change
+        self.optimizer.zero_grad(set_to_none=True)
+
+    @staticmethod
+    @torch.no_grad()
+    def _contexts(batch: TensorDict, encoder: nn.Module) -> Tensor:
+        inputs = batch.select(*encoder.in_keys, strict=False)
+        with set_recurrent_mode(True):
+            return encoder(inputs).get(encoder.out_key).clone()
+
+    def _check(self, terms: Mapping[str, Tensor], *names: str) -> None:
+        if self.device.type != "cpu":
+            return  # a look at the value would wait for the GPU; `metrics` looks
+        for name in names:
+            if not math.isfinite(terms[name].detach()):
+                raise NonFiniteLossError(self._complaint(name, float(terms[name])))
+
+    def _complaint(self, name: str, value: float) -> str:
+        return f"expected a finite {name}, got {value} at update {self.updates}"
+
+    @torch.no_grad()
+    def _add(self, terms: Mapping[str, Tensor]) -> None:
+        for name, value in terms.items():
+            value = value.detach()
+            self._counts[name] = self._counts.get(name, 0) + 1
+            if name in self._sums:
+                self._sums[name] += value
+            else:
+                self._sums[name] = value.clone()
+
+    def metrics(self) -> dict[str, float]:
+        """Means over the updates since the last call, and the one measured update.
+
+        Raises:
+            NonFiniteLossError: Naming a loss that is NaN or infinite.
+        """
+        values = {
+            name: float(total) / self._counts[name]
+            for name, total in self._sums.items()
+        }
+        values |= {name: float(value) for name, value in self._measured.items()}
+        for name, value in values.items():
+            if name.startswith("loss_") and not math.isfinite(value):
+                raise NonFiniteLossError(self._complaint(name, value))
+        self._sums.clear()
+        self._counts.clear()
+        self._measured.clear()
+        self._measure = {"critic": True, "actor": True}
+        return values
+
+    def state_dict(self) -> dict[str, Any]:
+        """Loss with targets and bounds, optimizer, next batch and open means."""
+        batch = None
+        if self._batch is not None:
+            batch = {
+                "entries": dict(self._batch.cpu().flatten_keys(".").items()),
+                "shape": list(self._batch.batch_size),
+                "padding": self._batch_padding,
+            }
+        return {
+            "updates": self.updates,
+            "loss": dict(self.loss.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "batch": batch,
+            "sums": dict(self._sums),
+            "counts": dict(self._counts),
+            "measure": dict(self._measure),
+            "measured": dict(self._measured),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes everything back from :meth:`state_dict`."""
+        self.updates = state["updates"]
+        self.loss.load_state_dict(state["loss"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._batch = None
+        if state["batch"] is not None:
+            batch = TensorDict(state["batch"]["entries"], state["batch"]["shape"])
+            self._batch = batch.unflatten_keys(".").to(self.device)
+            self._batch_padding = state["batch"]["padding"]
+        for name in ("sums", "counts", "measure", "measured"):
+            setattr(self, f"_{name}", dict(state[name]))

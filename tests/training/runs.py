@@ -1,0 +1,97 @@
+"""Tiny runs for tests: a few hundred steps in about a second."""
+
+import csv
+from pathlib import Path
+
+import torch
+
+from resel_torchrl.config import compose, make_training, open_run
+from resel_torchrl.training import CheckpointStore, Training
+from resel_torchrl.training.log import TIME_COLUMNS
+
+TINY = [
+    "task=pendulum_v",
+    "core=gru",
+    "env.id=tests.training.envs:Walk-v0",
+    "steps=160",
+    "agent.embedding_size=4",
+    "agent.hidden_size=6",
+    "agent.context_size=5",
+    "agent.head_sizes=[8]",
+    "agent.n_critics=3",
+    "replay.batch_size=30",
+    "replay.buffer_size=70",
+    "train.random_steps=25",
+    "eval.interval=40",
+    "eval.episodes=2",
+    "log.interval=20",
+    "log.checkpoint_interval=30",
+    "log.console=false",
+]
+
+
+def tiny(folder: Path, *overrides: str) -> list[str]:
+    """Overrides of a tiny run that is kept in `folder`."""
+    return [*TINY, f"run_dir={folder}", *overrides]
+
+
+def start(folder: Path, *overrides: str) -> Training:
+    """A tiny run, ready to run."""
+    run, config = open_run(compose(tiny(folder, *overrides)))
+    return make_training(config, run)
+
+
+def resume(folder: Path, *overrides: str) -> Training:
+    """The rest of the run in `folder`."""
+    config = compose(["task=pendulum_v", f"resume={folder}"])
+    return make_training(*reversed(open_run(config, overrides)))
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file without the columns of the clock."""
+    with open(path, newline="") as stream:
+        return [
+            {key: value for key, value in row.items() if key not in TIME_COLUMNS}
+            for row in csv.DictReader(stream)
+        ]
+
+
+def leaves(tree, prefix=""):
+    """Every tensor and number of nested containers, by path."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from leaves(value, f"{prefix}/{key}")
+    elif isinstance(tree, (list, tuple)):
+        for index, value in enumerate(tree):
+            yield from leaves(value, f"{prefix}/{index}")
+    else:
+        yield prefix, tree
+
+
+def same(a, b) -> bool:
+    """Bit for bit; NaN equals NaN."""
+    if isinstance(a, torch.Tensor):
+        nan = a.is_floating_point() and a.isnan() & b.isnan()
+        return a.dtype == b.dtype and bool(((a == b) | nan).all())
+    return a == b or (a != a and b != b)
+
+
+def assert_same_run(folder: Path, other: Path) -> None:
+    """Metrics, evaluations and the whole of the last checkpoint, bit for bit."""
+    assert rows(folder / "metrics.csv") == rows(other / "metrics.csv")
+    assert rows(folder / "eval.csv") == rows(other / "eval.csv")
+    stores = [CheckpointStore(f / "checkpoints", None) for f in (folder, other)]
+    steps = [store.newest() for store in stores]
+    assert steps[0] == steps[1]
+    for part in ("learner", "progress", "replay"):
+        first, second = (
+            dict(leaves(store.load(step, part)))
+            for store, step in zip(stores, steps, strict=True)
+        )
+        first.pop("/seconds", None), second.pop("/seconds", None)
+        if part == "progress":
+            # Bytes of a file whose clock columns vary in width.
+            first.pop("/positions/metrics"), second.pop("/positions/metrics")
+        assert first.keys() == second.keys()
+        different = [key for key in first if not same(first[key], second[key])]
+        assert different == []

@@ -1,0 +1,196 @@
+"""A resumed run equals one that was never stopped, bit for bit."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from resel_torchrl.config import ConfigError
+from resel_torchrl.training import RunError, load_policy
+from tests.training.runs import assert_same_run, resume, rows, start, tiny
+
+KILLED = "env.id=tests.training.envs:KilledWalk-v0"
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    start(folder, KILLED).run()
+    return folder
+
+
+def command(folder: Path, *overrides: str, kill_at: int, kill_signal: str = "KILL"):
+    """A tiny run in a process of its own that sends itself a signal."""
+    return subprocess.run(
+        [sys.executable, "-m", "resel_torchrl", "train", *tiny(folder, *overrides)],
+        env={**os.environ, "KILL_AT": str(kill_at), "KILL_SIGNAL": kill_signal},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("kill_at", [17, 139])
+def test_run_killed_and_resumed_equals_uninterrupted(tmp_path, uninterrupted, kill_at):
+    # 17: in the random phase, before any checkpoint; 139: past several of them.
+    killed = command(tmp_path / "run", KILLED, kill_at=kill_at)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(rows(tmp_path / "run/metrics.csv")) < len(
+        rows(uninterrupted / "metrics.csv")
+    )
+    resume(tmp_path / "run").run()
+    assert_same_run(tmp_path / "run", uninterrupted)
+
+
+@pytest.mark.parametrize("stop_at", [1, 31, 60, 97])
+def test_stopped_and_resumed_at_a_higher_number_of_steps(
+    tmp_path, uninterrupted, stop_at
+):
+    start(tmp_path / "run", KILLED, f"steps={stop_at}").run()
+    resume(tmp_path / "run", "steps=160").run()
+    assert_same_run(tmp_path / "run", uninterrupted)
+
+
+@pytest.mark.parametrize(
+    "setting", ["seed=1", "train.tau=0.006", "train.updates_per_step=0.9"]
+)
+def test_control_another_setting_gives_another_run(tmp_path, uninterrupted, setting):
+    start(tmp_path / "run", KILLED, setting).run()
+    with pytest.raises(AssertionError):
+        assert_same_run(tmp_path / "run", uninterrupted)
+
+
+@pytest.mark.parametrize("core", ["lstm", "mamba", "memoryless", "one_step"])
+def test_every_core_resumes(tmp_path, core):
+    options = [f"core={core}", "env.id=tests.training.envs:Walk-v0"]
+    if core == "mamba":
+        options += ["agent.core_kwargs.d_state=4", "agent.core_kwargs.d_conv=3"]
+    options += ["train.updates_per_step=0.4", "agent.reward_input=true"]
+    start(tmp_path / "whole", *options).run()
+    start(tmp_path / "parts", *options, "steps=75").run()
+    resume(tmp_path / "parts", "steps=160").run()
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, uninterrupted):
+    stopped = command(tmp_path / "run", KILLED, kill_at=101, kill_signal="INT")
+    assert stopped.returncode == 130, stopped.stderr
+    assert f"resume={tmp_path / 'run'}" in stopped.stderr + stopped.stdout
+    assert "Traceback" not in stopped.stderr
+    training = resume(tmp_path / "run")
+    # Nothing done before Ctrl-C is done again; evaluation steps count in the signal.
+    assert 60 < training.collector.steps <= 101
+    assert training.collector.steps % 30 != 0
+    training.run()
+    assert_same_run(tmp_path / "run", uninterrupted)
+
+
+def test_checkpoint_cut_short_falls_back_on_the_older_one(tmp_path, uninterrupted):
+    start(tmp_path / "run", KILLED, "steps=97").run()
+    newest, older = sorted((tmp_path / "run/checkpoints").iterdir())[::-1]
+    file = newest / "replay.pt"
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.warns(RuntimeWarning, match=f"replay.pt is cut short.*{older.name}"):
+        training = resume(tmp_path / "run", "steps=160")
+    assert training.collector.steps == 90
+    training.run()
+    assert_same_run(tmp_path / "run", uninterrupted)
+
+
+def test_checkpoint_with_a_flipped_byte_is_noticed(tmp_path):
+    start(tmp_path / "run", "steps=40").run()
+    for checkpoint in (tmp_path / "run/checkpoints").iterdir():
+        data = bytearray((checkpoint / "learner.pt").read_bytes())
+        data[len(data) // 2] ^= 1
+        (checkpoint / "learner.pt").write_bytes(data)
+    with (
+        pytest.warns(RuntimeWarning, match="checksum"),
+        pytest.raises(RunError, match=r"learner.pt is damaged"),
+    ):
+        resume(tmp_path / "run")
+
+
+def test_writing_that_dies_leaves_the_older_checkpoint(tmp_path, monkeypatch):
+    start(tmp_path / "run", "steps=30").run()
+    training = resume(tmp_path / "run", "steps=60")
+
+    def die(*args, **kwargs):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", die)
+    with pytest.raises(OSError, match="no space"):
+        training.run()
+    monkeypatch.undo()
+    training = resume(tmp_path / "run", "steps=60")
+    assert training.collector.steps == 30
+    training.run()
+    start(tmp_path / "whole", "steps=60").run()
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_checkpoint_of_another_configuration_is_refused(tmp_path):
+    start(tmp_path / "run", "steps=30").run()
+    shutil.copytree(tmp_path / "run", tmp_path / "other")
+    config = (tmp_path / "other/config.yaml").read_text()
+    (tmp_path / "other/config.yaml").write_text(
+        config.replace("tau: 0.005", "tau: 0.5")
+    )
+    with pytest.raises(RunError, match=r"train.tau: expected 0.5, got 0.005"):
+        resume(tmp_path / "other")
+    resume(tmp_path / "run")
+
+
+def test_resume_takes_steps_eval_and_log_only(tmp_path):
+    start(tmp_path / "run", "steps=30").run()
+    with pytest.raises(ConfigError) as error:
+        resume(tmp_path / "run", "train.tau=0.1", "seed=3", "steps=50")
+    assert len(error.value.problems) == 2
+    assert "train.tau: a resumed run keeps" in str(error.value)
+    training = resume(tmp_path / "run", "steps=50", "eval.episodes=1", "log.interval=5")
+    training.run()
+    assert rows(tmp_path / "run/eval.csv")[-1]["episodes"] == "1"
+    assert [r["step"] for r in rows(tmp_path / "run/metrics.csv")] == [
+        *("20", "35", "40", "45", "50"),
+    ]
+
+
+def test_fewer_steps_than_made_are_refused(tmp_path):
+    start(tmp_path / "run", "steps=40").run()
+    with pytest.raises(RunError, match="expected steps of at least 40"):
+        resume(tmp_path / "run", "steps=20")
+
+
+def test_existing_run_directory_is_not_written_over(tmp_path):
+    start(tmp_path / "run", "steps=30").run()
+    before = (tmp_path / "run/metrics.csv").read_bytes()
+    with pytest.raises(RunError, match=r"resume=.*run_dir=PATH"):
+        start(tmp_path / "run", "steps=30")
+    assert (tmp_path / "run/metrics.csv").read_bytes() == before
+
+
+def test_resuming_what_is_no_run(tmp_path):
+    with pytest.raises(RunError, match="expected a run directory"):
+        resume(tmp_path)
+    with pytest.raises(RunError, match="expected a run directory"):
+        load_policy(tmp_path)
+
+
+def test_rows_that_are_gone_are_noticed(tmp_path):
+    start(tmp_path / "run", "steps=40").run()
+    (tmp_path / "run/metrics.csv").write_text("step\n")
+    with pytest.raises(RunError, match="metrics.csv"):
+        resume(tmp_path / "run")
+
+
+def test_stored_configuration_is_the_resolved_one(tmp_path):
+    start(tmp_path / "run", "steps=30")
+    text = (tmp_path / "run/config.yaml").read_text()
+    assert "${" not in text
+    assert "lr_context_encoder: 0.0003" in text
