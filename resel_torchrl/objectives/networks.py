@@ -6,10 +6,19 @@ from collections.abc import Iterable
 
 from tensordict import NestedKey, TensorDictBase, unravel_key
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
-from torch import Tensor
+from torch import Tensor, nn
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules import set_recurrent_mode
 from torchrl.objectives.sac import compute_rsample_log_prob
+
+
+def _using(params: TensorDictBase, module: nn.Module):
+    """Context in which ``module`` runs with ``params``.
+
+    Without ``preserve_module_state=False``, tensordict would write new Parameters that
+    require gradients back into ``params``, targets included.
+    """
+    return params.to_module(module, preserve_module_state=False)
 
 
 def observed_keys(
@@ -74,7 +83,7 @@ def encode(
         torch.Size([2, 4, 5])
     """
     inputs = rows.select(*encoder.in_keys, strict=False)
-    with set_recurrent_mode(True), params.to_module(encoder):
+    with set_recurrent_mode(True), _using(params, encoder):
         return encoder(inputs).get(key)
 
 
@@ -107,7 +116,7 @@ def act(
         >>> action.shape, log_prob.shape
         (torch.Size([1, 4, 2]), torch.Size([1, 4]))
     """
-    with set_exploration_type(ExplorationType.RANDOM), params.to_module(actor):
+    with set_exploration_type(ExplorationType.RANDOM), _using(params, actor):
         return compute_rsample_log_prob(actor.get_dist(inputs))
 
 
@@ -146,7 +155,7 @@ def evaluate(
         >>> evaluate(critic, params, inputs, "state_action_value").shape
         torch.Size([1, 4, 8])
     """
-    with params.to_module(critic):
+    with _using(params, critic):
         values = critic(inputs).get(key)
     if values.shape[:-1] != inputs.batch_size:
         raise ValueError(

@@ -173,10 +173,6 @@ class RESeLLoss(SACLoss):
     ) -> None:
         check_actor(actor_network)
         check_action_is_continuous(actor_network, action_spec)
-        check_modules_are_separate(
-            {"actor_network": actor_network, "actor_encoder": actor_encoder},
-            {"qvalue_network": qvalue_network, "critic_encoder": critic_encoder},
-        )
         if reduction not in ("mean", "sum", "none"):
             raise ValueError(
                 f"Expected reduction 'mean', 'sum' or 'none', got {reduction!r}."
@@ -188,6 +184,10 @@ class RESeLLoss(SACLoss):
             "actor_encoder": context_key(actor_encoder, actor_network, "actor"),
             "critic_encoder": context_key(critic_encoder, qvalue_network, "critic"),
         }
+        check_modules_are_separate(
+            {"actor_network": actor_network, "actor_encoder": actor_encoder},
+            {"qvalue_network": qvalue_network, "critic_encoder": critic_encoder},
+        )
         super().__init__(
             actor_network,
             qvalue_network,

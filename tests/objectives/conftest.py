@@ -1,0 +1,20 @@
+"""Losses are compared in float64 and on one thread."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def float64_on_one_thread():
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)
+    yield
+    torch.set_default_dtype(dtype)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def no_target_warning(monkeypatch):
+    """Silence TorchRL's reminder to build a target updater."""
+    monkeypatch.setenv("RL_WARNINGS", "False")

@@ -1,0 +1,140 @@
+"""Random episodes, the packed batch they make, and where each of them lies in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from resel_torchrl.modules import (
+    ContextEncoder,
+    EnsembleCritic,
+    TanhNormalActor,
+    context_inputs,
+)
+from resel_torchrl.objectives import RESeLLoss
+from resel_torchrl.replay import pack_episodes
+
+OBSERVATION, ACTION, CRITICS, CONTEXT = 3, 2, 4, 5
+CORE_OPTIONS = {"mamba": {"d_state": 3, "d_conv": 3}}
+
+
+@dataclass
+class Episode:
+    """T transitions and T + 1 observations."""
+
+    observation: Tensor  # [T + 1, OBSERVATION]
+    action: Tensor  # [T, ACTION]
+    reward: Tensor  # [T]
+    terminated: bool
+
+    def __len__(self) -> int:
+        return len(self.action)
+
+    def previous(self, t: int) -> tuple[Tensor, Tensor]:
+        """The observation and action before step t: zeros before the first step."""
+        if t == 0:
+            return torch.zeros_like(self.observation[0]), torch.zeros(ACTION)
+        return self.observation[t - 1], self.action[t - 1]
+
+
+def make_episodes(lengths, seed=0, scale=1.0) -> list[Episode]:
+    """Episodes of the given lengths; every second one ends in a terminal state.
+
+    ``scale`` multiplies observations only, so a larger one leads to bootstraps beyond
+    those met before.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    return [
+        Episode(
+            scale * draw(length + 1, OBSERVATION),
+            draw(length, ACTION).tanh(),
+            0.1 * draw(length),
+            terminated=index % 2 == 0,
+        )
+        for index, length in enumerate(lengths)
+    ]
+
+
+def flatten(episodes: list[Episode]) -> TensorDict:
+    """The flat batch ``[N]`` that a sampler returns."""
+    parts = []
+    for episode in episodes:
+        size = len(episode)
+        last = torch.zeros(size, 1, dtype=torch.bool)
+        last[-1] = True
+        first = torch.zeros(size, 1, dtype=torch.bool)
+        first[0] = True
+        parts.append(
+            TensorDict(
+                {
+                    "observation": episode.observation[:-1],
+                    "action": episode.action,
+                    "is_init": first,
+                    "next": {
+                        "observation": episode.observation[1:],
+                        "reward": episode.reward.unsqueeze(-1),
+                        "done": last,
+                        "terminated": last & episode.terminated,
+                        "truncated": last & (not episode.terminated),
+                    },
+                },
+                [size],
+            )
+        )
+    return torch.cat(parts)
+
+
+def pack(episodes: list[Episode], row_length: int) -> TensorDict:
+    return pack_episodes(flatten(episodes), row_length)
+
+
+def locate(batch: TensorDict, episodes: list[Episode]) -> list[tuple[int, int]]:
+    """Row and first column of each episode, found by its first observation."""
+    found = []
+    for episode in episodes:
+        same = (batch["observation"] == episode.observation[0]).all(-1)
+        same &= (batch["is_init"] & batch["valid"]).squeeze(-1)
+        ((row, column),) = same.nonzero().tolist()
+        found.append((row, column))
+    return found
+
+
+def make_modules(core="gru", seed=0) -> dict:
+    """Small networks of a loss, every parameter moved off its starting symmetry."""
+    torch.manual_seed(seed)
+
+    def encoder(key):
+        return ContextEncoder(
+            context_inputs(OBSERVATION, ACTION),
+            core,
+            embedding_size=4,
+            hidden_size=6,
+            context_size=CONTEXT,
+            core_kwargs=CORE_OPTIONS.get(core),
+            out_key=key,
+        )
+
+    sizes = {"embedding_size": 4, "hidden_sizes": (7, 7)}
+    modules = {
+        "actor_network": TanhNormalActor(OBSERVATION, ACTION, CONTEXT, **sizes),
+        "qvalue_network": EnsembleCritic(
+            OBSERVATION, ACTION, CONTEXT, n_critics=CRITICS, **sizes
+        ),
+        "actor_encoder": encoder("context_actor"),
+        "critic_encoder": encoder("context_critic"),
+    }
+    for module in modules.values():
+        for parameter in module.parameters():
+            parameter.data += 0.05 * torch.randn_like(parameter)
+    return modules
+
+
+def make_loss(core="gru", seed=0, **options) -> RESeLLoss:
+    return RESeLLoss(**make_modules(core, seed), **options)
