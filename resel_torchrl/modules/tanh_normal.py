@@ -62,7 +62,7 @@ class TanhNormal(Distribution):
     def __init__(self, loc: Tensor, scale: Tensor) -> None:
         self.loc = loc
         self.scale = scale
-        self._last: tuple[Tensor, Tensor] | None = None
+        self._last: tuple[Tensor, Tensor, Tensor | None] | None = None
         super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args=False)
 
     @property
@@ -89,7 +89,12 @@ class TanhNormal(Distribution):
         )
         pre_tanh = self.loc + self.scale * noise
         action = pre_tanh.tanh()
-        self._last = (action, pre_tanh)
+        # (u - loc) / scale is the noise, but loses its digits where scale is small.
+        # Where the gradient stops at the sample it must be taken from that quotient.
+        stops = not action.requires_grad and (
+            self.loc.requires_grad or self.scale.requires_grad
+        )
+        self._last = (action, pre_tanh, None if stops else noise)
         return action
 
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
@@ -123,11 +128,13 @@ class TanhNormal(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log density of actions ``[..., A]``, summed over A, ``[...]``."""
+        noise = None
         if self._last is not None and self._last[0] is value:
-            pre_tanh = self._last[1]
+            _, pre_tanh, noise = self._last
         else:
             limit = 1.0 - 0.5 * torch.finfo(value.dtype).eps
             pre_tanh = value.clamp(-limit, limit).atanh()
-        standardised = (pre_tanh - self.loc) / self.scale
-        normal = -0.5 * standardised.square() - self.scale.log() - _LOG_SQRT_2PI
+        if noise is None:
+            noise = (pre_tanh - self.loc) / self.scale
+        normal = -0.5 * noise.square() - self.scale.log() - _LOG_SQRT_2PI
         return (normal - _tanh_log_det(pre_tanh)).sum(-1)
