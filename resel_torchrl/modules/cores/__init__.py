@@ -1,0 +1,77 @@
+"""Sequence cores of the context encoder, by name."""
+
+import difflib
+import inspect
+from collections.abc import Iterable
+
+from resel_torchrl.modules.cores.base import SequenceCore
+from resel_torchrl.modules.cores.gru import GRUCore
+from resel_torchrl.modules.cores.lstm import LSTMCore
+from resel_torchrl.modules.cores.mamba import MambaCore, MambaMixer
+from resel_torchrl.modules.cores.memoryless import MemorylessCore
+from resel_torchrl.modules.cores.one_step import OneStepCore
+
+__all__ = [
+    "CORES",
+    "GRUCore",
+    "LSTMCore",
+    "MambaCore",
+    "MambaMixer",
+    "MemorylessCore",
+    "OneStepCore",
+    "SequenceCore",
+    "make_core",
+]
+
+CORES: dict[str, type[SequenceCore]] = {
+    "gru": GRUCore,
+    "lstm": LSTMCore,
+    "mamba": MambaCore,
+    "memoryless": MemorylessCore,
+    "one_step": OneStepCore,
+}
+"""Sequence cores by name. An entry of one's own makes its name known to make_core."""
+
+
+def make_core(name: str, size: int, **kwargs) -> SequenceCore:
+    """Builds a sequence core by its name.
+
+    Args:
+        name: a key of :data:`CORES`.
+        size: width of input and output.
+        **kwargs: further arguments of that core's constructor.
+
+    Returns:
+        The core.
+
+    Raises:
+        ValueError: if the name or an argument is unknown (the message lists what there
+            is and the nearest), or a value is out of range.
+
+    Examples:
+        >>> make_core("gru", 4)
+        GRUCore(size=4, state_size=4)
+        >>> make_core("mambo", 4)
+        Traceback (most recent call last):
+        ...
+        ValueError: Unknown core 'mambo': expected one of ['gru', 'lstm', 'mamba', \
+'memoryless', 'one_step']. Did you mean 'mamba'?
+    """
+    if name not in CORES:
+        raise ValueError(
+            f"Unknown core {name!r}: expected one of {sorted(CORES)}."
+            + _nearest(name, CORES)
+        )
+    accepted = [p for p in inspect.signature(CORES[name]).parameters if p != "size"]
+    for argument in kwargs:
+        if argument not in accepted:
+            raise ValueError(
+                f"Unknown argument {argument!r} for core {name!r}: expected some of "
+                f"{accepted}." + _nearest(argument, accepted)
+            )
+    return CORES[name](size, **kwargs)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,65 @@
+"""LSTM core."""
+
+import torch
+from torch import Tensor, nn
+
+from resel_torchrl.modules.cores.base import SequenceCore, xavier_zero_bias_
+from resel_torchrl.ops import lstm_scan
+from resel_torchrl.ops._resets import masked_state
+
+
+class LSTMCore(SequenceCore):
+    """One LSTM layer with resets, as wide as its input.
+
+    Parameters have the names, shapes and meaning of a single-layer
+    :class:`torch.nn.LSTM`, whose state dict loads as it is. Matrices start
+    Xavier-uniform, biases at zero, as the GRU's do. The state is the hidden state and
+    the cell state, side by side.
+
+    Args:
+        size: width of input, output and hidden state.
+
+    Raises:
+        ValueError: if ``size`` is not a positive integer.
+
+    Examples:
+        >>> core = LSTMCore(8)
+        >>> _ = core.load_state_dict(nn.LSTM(8, 8).state_dict())
+        >>> is_init = torch.zeros(2, 5, dtype=torch.bool)
+        >>> y, state = core(torch.randn(2, 5, 8), is_init)
+        >>> y.shape, state.shape
+        (torch.Size([2, 5, 8]), torch.Size([2, 16]))
+    """
+
+    def __init__(self, size: int):
+        super().__init__(size, state_size=2 * size)
+        self.weight_ih_l0 = nn.Parameter(torch.empty(4 * size, size))
+        self.weight_hh_l0 = nn.Parameter(torch.empty(4 * size, size))
+        self.bias_ih_l0 = nn.Parameter(torch.empty(4 * size))
+        self.bias_hh_l0 = nn.Parameter(torch.empty(4 * size))
+        xavier_zero_bias_(self)
+
+    def forward(
+        self, x: Tensor, is_init: Tensor, state: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`SequenceCore.forward`."""
+        state = self.check_sequence(x, is_init, state)
+        gates = nn.functional.linear(
+            x.transpose(0, 1), self.weight_ih_l0, self.bias_ih_l0
+        )
+        return lstm_scan(
+            gates.transpose(0, 1), is_init, self.weight_hh_l0, self.bias_hh_l0, state
+        )
+
+    def step(self, x: Tensor, is_init: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`SequenceCore.step`."""
+        self.check_step(x, is_init, state)
+        h, c = torch.lstm_cell(
+            x,
+            masked_state(is_init, state).chunk(2, -1),
+            self.weight_ih_l0,
+            self.weight_hh_l0,
+            self.bias_ih_l0,
+            self.bias_hh_l0,
+        )
+        return h, torch.cat([h, c], -1)

@@ -1,0 +1,41 @@
+"""What the two controls share: a core without recurrence."""
+
+from torch import Tensor, nn
+
+from resel_torchrl.modules.cores.base import SequenceCore, xavier_zero_bias_
+
+
+class PositionwiseCore(SequenceCore):
+    """A Linear layer and ELU at each time step on its own; no state.
+
+    Args:
+        size: width of input and output.
+
+    Raises:
+        ValueError: if ``size`` is not a positive integer.
+
+    Examples:
+        >>> import torch
+        >>> core = PositionwiseCore(4)
+        >>> is_init = torch.zeros(2, 3, dtype=torch.bool)
+        >>> y, state = core(torch.randn(2, 3, 4), is_init)
+        >>> y.shape, state.shape
+        (torch.Size([2, 3, 4]), torch.Size([2, 0]))
+    """
+
+    def __init__(self, size: int):
+        super().__init__(size, state_size=0)
+        self.linear = nn.Linear(size, size)
+        xavier_zero_bias_(self.linear)
+
+    def forward(
+        self, x: Tensor, is_init: Tensor, state: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`SequenceCore.forward`."""
+        state = self.check_sequence(x, is_init, state)
+        return nn.functional.elu(self.linear(x)), state
+
+    def step(self, x: Tensor, is_init: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`SequenceCore.step`."""
+        self.check_step(x, is_init, state)
+        return nn.functional.elu(self.linear(x)), state

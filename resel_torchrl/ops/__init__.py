@@ -1,0 +1,22 @@
+"""Reset-aware sequence operations on plain tensors; they know no networks."""
+
+from resel_torchrl.ops.causal_conv import (
+    causal_conv,
+    causal_conv_naive,
+    causal_conv_step,
+)
+from resel_torchrl.ops.gru import gru_scan, gru_scan_naive
+from resel_torchrl.ops.lstm import lstm_scan, lstm_scan_naive
+from resel_torchrl.ops.selective_scan import selective_scan, selective_scan_step
+
+__all__ = [
+    "causal_conv",
+    "causal_conv_naive",
+    "causal_conv_step",
+    "gru_scan",
+    "gru_scan_naive",
+    "lstm_scan",
+    "lstm_scan_naive",
+    "selective_scan",
+    "selective_scan_step",
+]

@@ -1,0 +1,137 @@
+"""Depthwise causal convolution that never looks across the start of an episode."""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from resel_torchrl.ops._resets import any_requires_grad, masked_state
+
+
+def causal_conv_naive(
+    x: Tensor, weight: Tensor, bias: Tensor, is_init: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The specification of :func:`causal_conv`: :func:`causal_conv_step` over time.
+
+    Examples:
+        >>> x, is_init = torch.ones(1, 3, 1), torch.zeros(1, 3, dtype=torch.bool)
+        >>> state = torch.zeros(1, 1, 1)
+        >>> w, b = torch.ones(1, 2), torch.zeros(1)
+        >>> causal_conv_naive(x, w, b, is_init, state)[0].flatten()
+        tensor([1., 2., 2.])
+    """
+    outputs = []
+    for t in range(x.shape[1]):
+        y, state = causal_conv_step(x[:, t], weight, bias, is_init[:, t], state)
+        outputs.append(y)
+    return torch.stack(outputs, 1), state
+
+
+def causal_conv_step(
+    x: Tensor, weight: Tensor, bias: Tensor, is_init: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One time step of :func:`causal_conv`.
+
+    Args:
+        x: ``[B, D]``.
+        weight: ``[D, K]``; the last tap meets the present input.
+        bias: ``[D]``.
+        is_init: start flags, bool ``[B]``.
+        state: the last ``K - 1`` inputs, oldest first, ``[B, D, K - 1]``.
+
+    Returns:
+        The output ``[B, D]`` and the new state ``[B, D, K - 1]``.
+
+    Examples:
+        >>> w, b = torch.ones(1, 2), torch.zeros(1)
+        >>> start = torch.tensor([True, False])
+        >>> y, state = causal_conv_step(
+        ...     torch.ones(2, 1), w, b, start, torch.ones(2, 1, 1)
+        ... )
+        >>> y.flatten()
+        tensor([1., 2.])
+    """
+    window = torch.cat([masked_state(is_init, state), x.unsqueeze(-1)], -1)
+    return (window * weight).sum(-1) + bias, window[..., 1:]
+
+
+def causal_conv(
+    x: Tensor, weight: Tensor, bias: Tensor, is_init: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Convolves each channel with its own ``K`` causal taps, inside episodes only.
+
+    ``y_t = bias + Σ_j weight[:, K-1-j] · x_{t-j}``, where inputs from before the last
+    start flag count as zero, be they NaN. The backward pass keeps the inputs only and
+    cannot be differentiated again.
+
+    Args:
+        x: ``[R, L, D]``.
+        weight: ``[D, K]``; the last tap meets the present input.
+        bias: ``[D]``.
+        is_init: start flags, bool ``[R, L]``.
+        state: the ``K - 1`` inputs before the first step, oldest first,
+            ``[R, D, K - 1]``.
+
+    Returns:
+        The outputs ``[R, L, D]`` and the last ``K - 1`` inputs ``[R, D, K - 1]``,
+        those of earlier episodes set to zero.
+
+    Examples:
+        >>> x, is_init = torch.ones(1, 4, 1), torch.tensor([[True, False, True, False]])
+        >>> y, state = causal_conv(
+        ...     x, torch.ones(1, 3), torch.zeros(1), is_init, torch.ones(1, 1, 2)
+        ... )
+        >>> y.flatten(), state.flatten()
+        (tensor([1., 2., 1., 2.]), tensor([1., 1.]))
+    """
+    if any_requires_grad(x, weight, bias, state):
+        return _CausalConv.apply(x, weight, bias, is_init, state)
+    return _forward(x, weight, bias, is_init, state)
+
+
+def _padded(x: Tensor, state: Tensor, is_init: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs [R, K-1+L, D] with the state in front, and the number of their episode."""
+    inputs = torch.cat([state.transpose(1, 2), x], 1)
+    episode = torch.nn.functional.pad(is_init.cumsum(1), (state.shape[-1], 0))
+    return inputs, episode.unsqueeze(-1)
+
+
+def _forward(x, weight, bias, is_init, state):
+    K, L = weight.shape[1], x.shape[1]
+    inputs, episode = _padded(x, state, is_init)
+    present = episode[:, K - 1 :]
+    zero = x.new_zeros(())
+    y = torch.addcmul(bias, x, weight[:, K - 1])
+    for j in range(K - 1):
+        same = episode[:, j : j + L] == present
+        y.addcmul_(torch.where(same, inputs[:, j : j + L], zero), weight[:, j])
+    last = torch.where(episode[:, L:] == present[:, -1:], inputs[:, L:], zero)
+    return y, last.transpose(1, 2)
+
+
+class _CausalConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, is_init, state):
+        ctx.save_for_backward(x, weight, is_init, state)
+        return _forward(x, weight, bias, is_init, state)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_y, grad_state):
+        x, weight, is_init, state = ctx.saved_tensors
+        K, L = weight.shape[1], x.shape[1]
+        inputs, episode = _padded(x, state, is_init)
+        present = episode[:, K - 1 :]
+        zero = x.new_zeros(())
+        grad_inputs = torch.zeros_like(inputs)
+        grad_inputs[:, L:] = torch.where(
+            episode[:, L:] == present[:, -1:], grad_state.transpose(1, 2), zero
+        )
+        grad_weight = torch.empty_like(weight)
+        for j in range(K):
+            same = episode[:, j : j + L] == present
+            grad = torch.where(same, grad_y, zero)
+            grad_inputs[:, j : j + L].addcmul_(grad, weight[:, j])
+            tap = torch.where(same, inputs[:, j : j + L], zero)
+            grad_weight[:, j] = tap.mul_(grad_y).sum((0, 1))
+        grad_past, grad_x = grad_inputs.split([K - 1, L], 1)
+        return grad_x, grad_weight, grad_y.sum((0, 1)), None, grad_past.transpose(1, 2)
