@@ -1,0 +1,483 @@
+"""EpisodeSampler draws whole episodes, exactly those that the storage holds."""
+
+import copy
+import io
+import math
+import pickle
+import warnings
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensordict import TensorDict
+from torchrl.data import (
+    LazyMemmapStorage,
+    LazyTensorStorage,
+    ListStorage,
+    ReplayBuffer,
+    SliceSampler,
+    TensorDictReplayBuffer,
+)
+
+from resel_torchrl.replay import EpisodeSampler
+from resel_torchrl.training.buffer_state import buffer_state, load_buffer_state
+from tests.replay.episodes import (
+    make_buffer,
+    make_episode,
+    make_poisoned_buffer,
+    sampled_episodes,
+)
+
+
+def all_stored(buffer):
+    """Every whole episode of the buffer: more is asked for than there is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return sampled_episodes(buffer.sample(10**6))
+
+
+def still_stored(lengths, capacity):
+    """The newest episodes whose lengths add up to at most the capacity."""
+    total = sum(lengths)
+    kept = []
+    for number, length in enumerate(lengths):
+        if total <= capacity:
+            kept.append((number, length))
+        total -= length
+    return kept
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    lengths=st.lists(st.integers(1, 12), min_size=1, max_size=30),
+    capacity=st.integers(12, 40),
+    look=st.integers(1, 8),
+    with_is_init=st.booleans(),
+)
+def test_ring_holds_exactly_the_newest_whole_episodes(
+    lengths, capacity, look, with_is_init
+):
+    buffer = make_poisoned_buffer(capacity, with_is_init)
+    for number, length in enumerate(lengths):
+        buffer.extend(make_episode(number, length, with_is_init=with_is_init))
+        if number % look == 0:
+            stored = all_stored(buffer)
+            expected = still_stored(lengths[: number + 1], capacity)
+            if with_is_init or look == 1:
+                assert stored == expected
+            else:  # rows went unread: the oldest may not be known to be a start
+                assert stored in (expected, expected[1:])
+
+
+def test_wrapped_episode_is_sampled_whole_and_half_overwritten_one_never():
+    buffer = make_buffer(10, 1)
+    for number in range(3):  # slots 0-3, 4-7, and 8-9 with 0-1
+        buffer.extend(make_episode(number, 4))
+    drawn = {sampled_episodes(buffer.sample())[0] for _ in range(50)}
+    assert drawn == {(1, 4), (2, 4)}
+
+
+def test_stock_sampler_drops_short_episodes_and_cuts_long_ones():
+    buffers = [
+        make_buffer(100, 8),
+        TensorDictReplayBuffer(
+            storage=LazyTensorStorage(100),
+            sampler=SliceSampler(slice_len=4, end_key=("next", "done")),
+            batch_size=8,
+        ),
+    ]
+    torch.manual_seed(0)
+    drawn = [set(), set()]
+    for seen, buffer in zip(drawn, buffers, strict=True):
+        for number, length in enumerate((3, 9, 4)):
+            buffer.extend(make_episode(number, length))
+        for _ in range(100):
+            batch = buffer.sample()
+            seen.update(
+                zip(
+                    batch["observation"][:, 0].int().tolist(),
+                    batch["index"].flatten().tolist(),
+                    strict=True,
+                )
+            )
+    assert {number for number, _ in drawn[0]} == {0, 1, 2}
+    assert {number for number, _ in drawn[1]} == {1, 2}
+    with pytest.raises(AssertionError):
+        sampled_episodes(buffers[1].sample())
+
+
+def test_unfinished_episode_is_drawn_only_once_its_done_flag_arrives():
+    buffer = make_buffer(100, 1)
+    buffer.extend(make_episode(0, 3))
+    whole = make_episode(1, 7)
+    buffer.extend(whole[:4])
+    assert all_stored(buffer) == [(0, 3)]
+    buffer.extend(whole[4:])
+    assert all_stored(buffer) == [(0, 3), (1, 7)]
+
+
+def test_one_extend_of_several_episodes_and_a_part_of_another():
+    buffer = make_buffer(100, 1)
+    last = make_episode(2, 5)
+    buffer.extend(torch.cat([make_episode(0, 2), make_episode(1, 4), last[:3]]))
+    assert all_stored(buffer) == [(0, 2), (1, 4)]
+    buffer.extend(torch.cat([last[3:], make_episode(3, 1)]))
+    assert all_stored(buffer) == [(0, 2), (1, 4), (2, 5), (3, 1)]
+
+
+def test_abandoned_episode_is_never_drawn_where_starts_are_stored():
+    buffer = make_buffer(100, 1)
+    buffer.extend(make_episode(0, 4, end=None))
+    buffer.extend(make_episode(1, 3))
+    assert all_stored(buffer) == [(1, 3)]
+
+
+def test_step_by_step_add_equals_extend():
+    buffer = make_buffer(7, 1)
+    for number in range(3):
+        for transition in make_episode(number, 3):
+            buffer.add(transition)
+        assert all_stored(buffer) == [
+            (n, 3) for n in range(max(0, number - 1), number + 1)
+        ]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    lengths=st.lists(st.integers(1, 30), min_size=1, max_size=40),
+    batch_size=st.integers(1, 200),
+    seed=st.integers(0, 2**31),
+)
+def test_size_of_a_draw(lengths, batch_size, seed):
+    """n = ceil(B / mean length), and more only while the sum is below B."""
+    buffer = make_buffer(2000, batch_size, seed=seed)
+    buffer.extend(torch.cat([make_episode(i, n) for i, n in enumerate(lengths)]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        drawn = sampled_episodes(buffer.sample())
+    assert len(set(drawn)) == len(drawn)
+    assert all(lengths[number] == length for number, length in drawn)
+    assert buffer.sampler.last_lengths.tolist() == [length for _, length in drawn]
+    if sum(lengths) < batch_size:
+        assert len(drawn) == len(lengths)
+    else:
+        n = math.ceil(batch_size * len(lengths) / sum(lengths))
+        total = sum(length for _, length in drawn)
+        assert len(drawn) >= n
+        assert total >= batch_size
+        assert len(drawn) == n or total - drawn[-1][1] < batch_size
+
+
+@pytest.mark.parametrize(("batch_size", "episodes"), [(999, 1), (1000, 1), (1999, 2)])
+def test_episodes_of_a_thousand(batch_size, episodes):
+    buffer = make_buffer(10_000, batch_size)
+    for number in range(10):
+        buffer.extend(make_episode(number, 1000))
+    assert len(sampled_episodes(buffer.sample())) == episodes
+
+
+def test_batch_larger_than_the_buffer_returns_all_once_and_warns_once():
+    buffer = make_buffer(100, 50)
+    for number in range(3):
+        buffer.extend(make_episode(number, 5))
+    with pytest.warns(UserWarning, match="15 transitions.*50 were asked"):
+        assert sampled_episodes(buffer.sample()) == [(0, 5), (1, 5), (2, 5)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(buffer.sample()) == 15
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(8, 9), (400, 60)])
+def test_every_episode_is_equally_likely(count, batch_size):
+    """Chi-square over episodes of one length stays below its 99.9 % quantile.
+
+    400 episodes are drawn by rejection, 8 by permutation.
+    """
+    buffer = make_buffer(5000, batch_size)
+    for number in range(count):
+        buffer.extend(make_episode(number, 3))
+    counts = torch.zeros(count)
+    for _ in range(2000 if count == 8 else 1000):
+        slots, _ = buffer.sampler.sample(buffer.storage, batch_size)
+        counts[slots[::3] // 3] += 1
+    expected = counts.mean()
+    chi_square = ((counts - expected) ** 2 / expected).sum().item()
+    freedom = count - 1
+    assert chi_square < freedom + 3.1 * math.sqrt(2 * freedom) + 6
+
+
+def test_long_episodes_are_drawn_as_often_as_short_ones():
+    """Uniform over episodes, not transitions: the first of a draw tells."""
+    buffer = make_buffer(2000, 1)
+    for number in range(10):
+        buffer.extend(make_episode(number, 1 if number % 2 else 99))
+    first_is_long = [
+        int(buffer.sampler.sample(buffer.storage, 1)[0][0]) % 100 == 0
+        for _ in range(2000)
+    ]
+    assert 0.45 < sum(first_is_long) / 2000 < 0.55
+
+
+def test_draws_depend_on_the_seed_and_not_on_the_global_generator():
+    def draws(seed, global_seed):
+        torch.manual_seed(global_seed)
+        buffer = make_buffer(2000, 20, seed=seed)
+        for number in range(300):
+            buffer.extend(make_episode(number, 1 + number % 7))
+        state = torch.get_rng_state()
+        out = [buffer.sample()["index"].tolist() for _ in range(5)]
+        assert torch.equal(torch.get_rng_state(), state)
+        return out
+
+    assert draws(0, 1) == draws(0, 2)
+    assert draws(0, 1) != draws(3, 1)
+
+
+def test_generator_of_the_buffer_takes_precedence():
+    def draws(seed):
+        buffer = ReplayBuffer(
+            storage=LazyTensorStorage(500),
+            sampler=EpisodeSampler(seed=5),
+            batch_size=20,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        for number in range(100):
+            buffer.extend(make_episode(number, 4))
+        return buffer.sample()["observation"].tolist()
+
+    assert draws(0) == draws(0) != draws(1)
+
+
+def save_through_files(buffer, other, path):
+    buffer.dumps(path)
+    other.loads(path)
+
+
+def save_through_state_dict(buffer, other, path):
+    file = io.BytesIO()
+    torch.save(buffer.state_dict(), file)
+    file.seek(0)
+    other.load_state_dict(torch.load(file, weights_only=False))
+
+
+def save_through_checkpoint(buffer, other, path):
+    load_buffer_state(other, copy.deepcopy(buffer_state(buffer)))
+
+
+@pytest.mark.parametrize("storage", [LazyTensorStorage, LazyMemmapStorage])
+@pytest.mark.parametrize(
+    "save", [save_through_files, save_through_state_dict, save_through_checkpoint]
+)
+@pytest.mark.parametrize("written", [8, 40], ids=["part filled", "wrapped"])
+def test_a_restored_buffer_goes_on_as_the_original(save, storage, written, tmp_path):
+    """Also with rows not yet read, an episode in progress, and later writes."""
+    buffer = make_buffer(100, 12, storage=storage)
+    for number in range(written):
+        buffer.extend(make_episode(number, 1 + number % 6))
+        if number == written - 4:
+            buffer.sample()
+    unfinished = make_episode(99, 9)
+    buffer.extend(unfinished[:5])
+    other = make_buffer(100, 12, storage=storage, seed=7)
+    save(buffer, other, tmp_path / "buffer")
+
+    def go_on(buffer):
+        batches = [buffer.sample()]
+        buffer.extend(unfinished[5:].clone())
+        for number in range(200, 230):
+            batches.append(buffer.sample())
+            buffer.extend(make_episode(number, 1 + number % 5))
+        return torch.cat(batches)
+
+    ours, theirs = go_on(buffer), go_on(other)
+    assert (ours == theirs).all()
+    assert 99 in ours["observation"][:, 0]
+
+
+def test_loading_restores_the_draws_and_a_fresh_seed_does_not(tmp_path):
+    buffer, other, control = (make_buffer(100, 12, seed=s) for s in (0, 1, 1))
+    for number in range(15):
+        for b in (buffer, control):
+            b.extend(make_episode(number, 1 + number % 6))
+    buffer.sample()
+    save_through_files(buffer, other, tmp_path / "buffer")
+    index = buffer.sample()["index"].tolist()
+    assert other.sample()["index"].tolist() == index
+    assert control.sample()["index"].tolist() != index
+
+
+def test_a_pickled_or_copied_sampler_goes_on_as_the_original():
+    buffer = make_buffer(100, 12)
+    for number in range(15):
+        buffer.extend(make_episode(number, 4))
+    buffer.sample()
+    twins = [copy.deepcopy(buffer.sampler), pickle.loads(pickle.dumps(buffer.sampler))]
+    slots = [s.sample(buffer.storage, 12)[0].tolist() for s in (buffer.sampler, *twins)]
+    assert slots[0] == slots[1] == slots[2]
+
+
+def test_stored_flags_are_returned_as_they_are():
+    buffer = make_buffer(100, 30)
+    ends = ["terminated", "truncated"] * 3
+    for number, end in enumerate(ends):
+        buffer.extend(make_episode(number, 5, end=end))
+    batch = buffer.sample()
+    expected = torch.cat([make_episode(n, 5, end=e) for n, e in enumerate(ends)])
+    for key in ("done", "terminated", "truncated"):
+        assert torch.equal(batch["next", key], expected["next", key])
+    assert torch.equal(batch["is_init"], expected["is_init"])
+
+
+def test_start_flags_are_written_where_none_are_stored():
+    buffer = make_buffer(100, 10)
+    for number in range(4):
+        buffer.extend(make_episode(number, 5, with_is_init=False))
+    assert "is_init" not in buffer.storage[:]
+    assert buffer.sample()["is_init"].flatten().tolist() == [True, *[False] * 4] * 2
+
+
+def test_other_keys():
+    buffer = make_buffer(100, 1, done_key=("next", "truncated"), init_key="start")
+    buffer.extend(make_episode(0, 5))
+    batch = buffer.sample()
+    assert batch["start"].flatten().tolist() == [True, *[False] * 4]
+    missing = make_buffer(100, 1, done_key=("next", "finished"))
+    missing.extend(make_episode(0, 5))
+    with pytest.raises(KeyError, match="finished"):
+        missing.sample()
+
+
+def test_empty_then_fill_again():
+    buffer = make_buffer(20, 1)
+    for number in range(6):
+        buffer.extend(make_episode(number, 5))
+    buffer.sample()
+    buffer.empty()
+    assert not buffer.can_sample()
+    with pytest.raises(RuntimeError, match="empty buffer"):
+        buffer.sample()
+    buffer.extend(make_episode(9, 4))
+    assert buffer.can_sample()
+    assert all_stored(buffer) == [(9, 4)]
+
+
+def test_nothing_to_sample_is_explained():
+    buffer = make_buffer(8, 1)
+    with pytest.raises(RuntimeError, match="empty buffer: extend it first"):
+        buffer.sample()
+    buffer.extend(make_episode(0, 3, end=None))
+    with pytest.raises(RuntimeError, match="3 transitions of unfinished episodes"):
+        buffer.sample()
+
+
+@pytest.mark.parametrize("lengths", [[9], [3, 9], [5, 20]])
+def test_one_write_longer_than_the_storage_is_refused(lengths):
+    buffer = make_buffer(8, 1)
+    for number, length in enumerate(lengths[:-1]):
+        buffer.extend(make_episode(number, length))
+    with pytest.raises(ValueError, match=f"storage of 8 .* got {lengths[-1]} at once"):
+        buffer.extend(make_episode(9, lengths[-1]))
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_episode_longer_than_the_storage_in_parts_is_refused(finished):
+    buffer = make_buffer(8, 1)
+    whole = make_episode(0, 11, end="truncated" if finished else None)
+    buffer.extend(whole[:6])
+    with pytest.raises(RuntimeError, match="unfinished"):
+        buffer.sample()
+    buffer.extend(whole[6:])
+    for _ in range(2):
+        with pytest.raises(ValueError, match="at least 11: make the storage"):
+            buffer.sample()
+
+
+def test_full_storage_without_a_whole_episode_is_explained():
+    buffer = make_buffer(8, 1)
+    whole = make_episode(0, 20)
+    for part in whole.split(5):
+        buffer.extend(part)
+    with pytest.raises(RuntimeError, match="full storage of 8"):
+        buffer.sample()
+
+
+def test_batch_size_must_be_positive():
+    buffer = make_buffer(8, 1)
+    buffer.extend(make_episode(0, 3))
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        buffer.sampler.sample(buffer.storage, 0)
+
+
+def test_index_is_read_anew_when_rows_are_edited_in_place():
+    buffer = make_buffer(20, 1)
+    for number in range(2):
+        buffer.extend(make_episode(number, 4))
+    assert all_stored(buffer) == [(0, 4), (1, 4)]
+    rows = buffer[4:8]
+    rows["next", "done"] = torch.zeros(4, 1, dtype=torch.bool)
+    buffer[4:8] = rows
+    assert all_stored(buffer) == [(0, 4)]
+
+
+@pytest.mark.parametrize("capacity", [50, 10])
+def test_sampler_attached_late_finds_what_is_stored(capacity):
+    buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(capacity), batch_size=1)
+    for number in range(4):
+        buffer.extend(make_episode(number, 4))
+    buffer.set_sampler(EpisodeSampler(seed=0))
+    expected = still_stored([4] * 4, capacity)
+    assert all_stored(buffer) == expected
+    late = EpisodeSampler(seed=0)
+    buffer.set_sampler(late)
+    buffer.extend(make_episode(4, 4))
+    assert all_stored(buffer) == still_stored([4] * 5, capacity)
+
+
+def test_rows_written_past_the_sampler_are_found():
+    buffer = make_buffer(10, 1)
+    for number in range(3):
+        buffer.extend(make_episode(number, 4))
+    assert all_stored(buffer) == [(1, 4), (2, 4)]
+    buffer.writer.extend(make_episode(3, 3))
+    assert all_stored(buffer) == [(2, 4), (3, 3)]
+
+
+def test_flags_of_a_write_are_read_once(monkeypatch):
+    """The stock sampler reads the whole column at every sample."""
+    buffer = make_buffer(1000, 20)
+    read = []
+    get = LazyTensorStorage.get
+
+    def count(self, index):
+        read.append(index)
+        return get(self, index)
+
+    for number in range(50):
+        buffer.extend(make_episode(number, 6))
+    buffer.sample()
+    monkeypatch.setattr(LazyTensorStorage, "get", count)
+    for number in range(3):
+        buffer.sample()
+        buffer.extend(make_episode(number, 4))
+        buffer.sample()
+    flags = [index for index in read if isinstance(index, slice)]
+    assert flags == [slice(300 + 4 * i, 304 + 4 * i) for i in range(3)]
+    assert len(read) == len(flags) + 6
+
+
+def test_unsupported_buffers_are_named():
+    episode = make_episode(0, 4)
+    buffer = ReplayBuffer(storage=ListStorage(10), sampler=EpisodeSampler())
+    buffer.extend(list(episode))
+    with pytest.raises(RuntimeError, match=r"tensor storage.*ListStorage"):
+        buffer.sample(2)
+    buffer = TensorDictReplayBuffer(
+        storage=LazyTensorStorage(10, ndim=2), sampler=EpisodeSampler(), batch_size=2
+    )
+    with pytest.raises(RuntimeError, match="one dimension"):
+        buffer.extend(TensorDict({"a": torch.zeros(2, 2)}, [2, 2]))
+    sampler = EpisodeSampler()
+    sampler.extend(torch.arange(4))
+    with pytest.raises(RuntimeError, match="round-robin"):
+        sampler.extend(torch.tensor([7, 8]))
