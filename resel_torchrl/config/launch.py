@@ -37,6 +37,7 @@ from resel_torchrl.training import (
     load_policy,
     make_agent,
     open_loggers,
+    seed_generators,
 )
 
 __all__ = ["evaluate_run", "make_training", "open_run"]
@@ -85,7 +86,7 @@ def make_training(config: Config, run: RunDirectory) -> Training:
     """
     task = _checked_task(config)
     torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
+    seed_generators(config.seed)
     agent_options = _agent_options(config)
     agent = make_agent(task.observation_size, task.action_size, **agent_options)
     for module in agent.modules().values():

@@ -107,26 +107,26 @@ class ReplayConfig:
 class TrainConfig:
     """The update rule."""
 
-    target_entropy: float | Literal["auto"]
-    target_bound: bool
     random_steps: NaturalInt
     updates_per_step: PositiveFloat
-    policy_delay: PositiveInt
-    policy_sync: PositiveInt
     gamma: Discount
     tau: Share
     critic_subset_size: PositiveInt
+    policy_delay: PositiveInt
+    target_entropy: float | Literal["auto"]
+    target_bound: bool
     alpha_init: PositiveFloat
     reward_scale: PositiveFloat
+    policy_sync: PositiveInt
 
 
 @dataclass
 class EvalConfig:
     """The evaluation: `interval` in environment steps, 0 for none."""
 
-    seed: NaturalInt
     interval: NaturalInt
     episodes: PositiveInt
+    seed: NaturalInt
 
 
 @dataclass
@@ -134,9 +134,9 @@ class LogConfig:
     """The records: intervals in environment steps."""
 
     console: bool
+    interval: PositiveInt
     loggers: LoggerNames
     project: str
-    interval: PositiveInt
     checkpoint_interval: PositiveInt
     checkpoints_kept: PositiveInt
 
@@ -155,8 +155,12 @@ class Config:
     """
 
     task: str
+    seed: NaturalInt
+    steps: PositiveInt
     run_dir: str
+    resume: str | None
     device: str
+    threads: PositiveInt
     env: EnvConfig
     agent: AgentConfig
     optim: OptimConfig
@@ -164,7 +168,3 @@ class Config:
     train: TrainConfig
     eval: EvalConfig
     log: LogConfig
-    resume: str | None
-    seed: NaturalInt
-    steps: PositiveInt
-    threads: PositiveInt

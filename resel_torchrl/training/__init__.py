@@ -9,8 +9,6 @@ from resel_torchrl.training.buffer_state import buffer_state, load_buffer_state
 from resel_torchrl.training.checkpoint import (
     CheckpointStore,
     DamagedCheckpointError,
-    generator_states,
-    restore_generators,
 )
 from resel_torchrl.training.collect import (
     Collector,
@@ -19,7 +17,13 @@ from resel_torchrl.training.collect import (
     flat_episode,
 )
 from resel_torchrl.training.console import Progress, stop_on_signal
-from resel_torchrl.training.evaluate import Evaluation, evaluate, untouched_generators
+from resel_torchrl.training.evaluate import Evaluation, evaluate
+from resel_torchrl.training.generators import (
+    generator_states,
+    restore_generators,
+    seed_generators,
+    untouched_generators,
+)
 from resel_torchrl.training.log import CsvLog, open_loggers
 from resel_torchrl.training.loop import PolicyCopy, Training
 from resel_torchrl.training.policy import load_policy
@@ -53,6 +57,7 @@ __all__ = [
     "make_agent",
     "open_loggers",
     "restore_generators",
+    "seed_generators",
     "stop_on_signal",
     "untouched_generators",
 ]

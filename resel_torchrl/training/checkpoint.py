@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from resel_torchrl.training.run_directory import RunError
@@ -20,8 +18,6 @@ from resel_torchrl.training.run_directory import RunError
 __all__ = [
     "CheckpointStore",
     "DamagedCheckpointError",
-    "generator_states",
-    "restore_generators",
     "write_checkpoint",
 ]
 
@@ -31,37 +27,6 @@ FORMAT = 1
 
 class DamagedCheckpointError(RunError):
     """A checkpoint whose files are not what they were when written."""
-
-
-def generator_states() -> dict[str, Any]:
-    """The states of all global random generators, as tensors and numbers."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
-    version, internal, gauss_next = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-        "numpy": [kind, keys.tolist(), position, has_gauss, gauss],
-        "python": [version, list(internal), gauss_next],
-    }
-
-
-def restore_generators(states: Mapping[str, Any]) -> None:
-    """Puts the global generators back where :func:`generator_states` found them.
-
-    >>> import torch
-    >>> states = generator_states()
-    >>> first = torch.rand(2)
-    >>> restore_generators(states)
-    >>> torch.equal(first, torch.rand(2))
-    True
-    """
-    torch.set_rng_state(states["torch"])
-    if states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
-    kind, keys, position, has_gauss, gauss = states["numpy"]
-    np.random.set_state((kind, np.array(keys, "u4"), position, has_gauss, gauss))
-    version, internal, gauss_next = states["python"]
-    random.setstate((version, tuple(internal), gauss_next))
 
 
 def write_checkpoint(

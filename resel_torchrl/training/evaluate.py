@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import random
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import gymnasium
 import numpy as np
-import torch
 
 from resel_torchrl.training.collect import episode_seed
+from resel_torchrl.training.generators import untouched_generators
 
-__all__ = ["Evaluation", "evaluate", "untouched_generators"]
+__all__ = ["Evaluation", "evaluate"]
 
 Policy = Callable[..., np.ndarray]
 
@@ -43,27 +41,6 @@ class Evaluation:
         if len(self.returns) < 2:
             return math.nan
         return statistics.stdev(self.returns) / math.sqrt(len(self.returns))
-
-
-@contextlib.contextmanager
-def untouched_generators() -> Iterator[None]:
-    """Leaves the global random generators as they were, whatever happens inside.
-
-    >>> import torch
-    >>> before = torch.get_rng_state()
-    >>> with untouched_generators():
-    ...     _ = torch.rand(3)
-    >>> torch.equal(before, torch.get_rng_state())
-    True
-    """
-    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()
-    python_state = random.getstate()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(torch_state)
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
 
 
 def evaluate(

@@ -14,13 +14,12 @@ from torchrl._utils import logger as torchrl_logger
 from resel_torchrl.training.buffer_state import buffer_state, load_buffer_state
 from resel_torchrl.training.checkpoint import (
     CheckpointStore,
-    generator_states,
-    restore_generators,
     write_checkpoint,
 )
 from resel_torchrl.training.collect import Collector, EpisodeResult
 from resel_torchrl.training.console import Progress, stop_on_signal
 from resel_torchrl.training.evaluate import Evaluation
+from resel_torchrl.training.generators import generator_states, restore_generators
 from resel_torchrl.training.log import EVAL_COLUMNS, METRIC_COLUMNS, CsvLog
 from resel_torchrl.training.run_directory import RunDirectory, RunError
 from resel_torchrl.training.update import Learner, NonFiniteLossError, UpdateSchedule

@@ -94,4 +94,4 @@ def assert_same_run(folder: Path, other: Path) -> None:
             first.pop("/positions/metrics"), second.pop("/positions/metrics")
         assert first.keys() == second.keys()
         different = [key for key in first if not same(first[key], second[key])]
-        assert different == []
+        assert not different, (part, different)
