@@ -102,6 +102,17 @@ def test_score_function_gradient_of_a_detached_sample():
     torch.testing.assert_close(grad, expected.detach(), atol=1e-4, rtol=1e-4)
 
 
+def test_nothing_is_read_back_to_the_host():
+    # Meta tensors have no values: reading one raises.
+    actor = make_actor().to("meta")
+    data = make_data().to("meta")
+    action, log_prob = actor.get_dist(data).rsample_and_log_prob()
+    log_prob.sum().backward()
+    assert action.is_meta
+    with pytest.raises(RuntimeError):
+        TorchRLTanhNormal(data["loc"], data["scale"])
+
+
 def test_sample_shape_is_prepended():
     dist = TanhNormal(torch.zeros(3, 2), torch.ones(3, 2))
     action, log_prob = dist.rsample_and_log_prob((4, 5))

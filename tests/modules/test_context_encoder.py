@@ -180,6 +180,16 @@ def test_parameters_swapped_in_are_used_and_get_the_gradient(core):
     assert all(p.grad is None for p in encoder.parameters())
 
 
+@pytest.mark.parametrize("core", sorted(CORES))
+def test_nothing_is_read_back_to_the_host(core):
+    # Meta tensors have no values: reading one raises.
+    encoder, data = make_encoder(core).to("meta"), make_data().to("meta")
+    run_recurrent(encoder, data).sum().backward()
+    run_steps(encoder, data)
+    with pytest.raises(RuntimeError):
+        bool(data["is_init"].any())
+
+
 def test_memoryless_core_drops_previous_inputs_and_one_step_keeps_them():
     assert make_encoder("memoryless").input_keys == ["observation"]
     assert len(make_encoder("one_step").input_keys) == 4
