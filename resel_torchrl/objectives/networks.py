@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 from tensordict import NestedKey, TensorDictBase, unravel_key
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
@@ -12,12 +13,15 @@ from torchrl.modules import set_recurrent_mode
 from torchrl.objectives.sac import compute_rsample_log_prob
 
 
-def _using(params: TensorDictBase, module: nn.Module):
-    """Context in which ``module`` runs with ``params``.
+def _using(params: TensorDictBase | None, module: nn.Module) -> AbstractContextManager:
+    """Context in which ``module`` runs with ``params``; with its own if ``None``.
 
-    Without ``preserve_module_state=False``, tensordict would write new Parameters that
-    require gradients back into ``params``, targets included.
+    Exchanging parameters takes longer than a small network, so it is done for target
+    and frozen parameters only. Without ``preserve_module_state=False``, tensordict
+    would write new Parameters that require gradients back into ``params``.
     """
+    if params is None:
+        return nullcontext()
     return params.to_module(module, preserve_module_state=False)
 
 
@@ -53,17 +57,17 @@ def observed_keys(
 
 def encode(
     encoder: TensorDictModuleBase,
-    params: TensorDictBase,
     rows: TensorDictBase,
     key: NestedKey,
+    params: TensorDictBase | None = None,
 ) -> Tensor:
     """Contexts of all rows: one pass of ``encoder`` in recurrent mode.
 
     Args:
         encoder: context encoder.
-        params: parameters to run it with.
         rows: TensorDict ``[R, L]``; it is not changed.
         key: entry that the encoder writes the context to.
+        params: parameters to run it with, its own by default.
 
     Returns:
         ``[R, L, C]``.
@@ -78,8 +82,7 @@ def encode(
         ...     is_init=torch.zeros(2, 4, 1, dtype=torch.bool),
         ...     batch_size=[2, 4],
         ... )
-        >>> params = TensorDict.from_module(encoder)
-        >>> encode(encoder, params, rows, "context_actor").shape
+        >>> encode(encoder, rows, "context_actor").shape
         torch.Size([2, 4, 5])
     """
     inputs = rows.select(*encoder.in_keys, strict=False)
@@ -88,15 +91,12 @@ def encode(
 
 
 def act(
-    actor: ProbabilisticTensorDictSequential,
-    params: TensorDictBase,
-    inputs: TensorDictBase,
+    actor: ProbabilisticTensorDictSequential, inputs: TensorDictBase
 ) -> tuple[Tensor, Tensor]:
     """Draw a reparameterised action at every row, with its log-probability.
 
     Args:
         actor: policy head.
-        params: parameters to run it with.
         inputs: TensorDict ``[R, T]`` with the context in it.
 
     Returns:
@@ -112,27 +112,27 @@ def act(
         ...     context_actor=torch.ones(1, 4, 5),
         ...     batch_size=[1, 4],
         ... )
-        >>> action, log_prob = act(actor, TensorDict.from_module(actor), inputs)
+        >>> action, log_prob = act(actor, inputs)
         >>> action.shape, log_prob.shape
         (torch.Size([1, 4, 2]), torch.Size([1, 4]))
     """
-    with set_exploration_type(ExplorationType.RANDOM), _using(params, actor):
+    with set_exploration_type(ExplorationType.RANDOM):
         return compute_rsample_log_prob(actor.get_dist(inputs))
 
 
 def evaluate(
     critic: TensorDictModuleBase,
-    params: TensorDictBase,
     inputs: TensorDictBase,
     key: NestedKey,
+    params: TensorDictBase | None = None,
 ) -> Tensor:
     """Values of every critic at every row.
 
     Args:
         critic: ensemble head.
-        params: parameters to run it with.
         inputs: TensorDict ``[R, T]`` with context and action in it.
         key: entry that the critic writes.
+        params: parameters to run it with, its own by default.
 
     Returns:
         ``[R, T, n_critics]``.
@@ -151,8 +151,7 @@ def evaluate(
         ...     context_critic=torch.ones(1, 4, 5),
         ...     batch_size=[1, 4],
         ... )
-        >>> params = TensorDict.from_module(critic)
-        >>> evaluate(critic, params, inputs, "state_action_value").shape
+        >>> evaluate(critic, inputs, "state_action_value").shape
         torch.Size([1, 4, 8])
     """
     with _using(params, critic):

@@ -146,6 +146,12 @@ class RESeLLoss(SACLoss):
     default_keys = _AcceptedKeys
     tensor_keys: _AcceptedKeys
     SUPPORTED_VALUE_ESTIMATORS = (ValueEstimators.TD0,)
+    _networks_used = (
+        "actor_encoder",
+        "critic_encoder",
+        "actor_network",
+        "qvalue_network",
+    )
 
     actor_encoder: TensorDictModuleBase
     actor_encoder_params: TensorDictParams
@@ -215,6 +221,13 @@ class RESeLLoss(SACLoss):
         _ = self.target_entropy
         self._set_in_keys()
 
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        # A copy or an unpickled loss: its modules run on the parameters it lists.
+        for name in self._networks_used:
+            params = getattr(self, f"{name}_params")
+            params.to_module(getattr(self, name), preserve_module_state=False)
+
     def _make_vmap(self) -> None:
         """Do nothing: the critic evaluates its members as one batched module."""
 
@@ -223,12 +236,7 @@ class RESeLLoss(SACLoss):
             return  # called by the parent's constructor
         keys = self.tensor_keys
         self._row_keys = observed_keys(
-            [
-                self.actor_encoder,
-                self.critic_encoder,
-                self.actor_network,
-                self.qvalue_network,
-            ],
+            [getattr(self, name) for name in self._networks_used],
             written=[keys.action, keys.is_init, *self._contexts.values()],
         )
         self._in_keys = [
@@ -294,31 +302,35 @@ class RESeLLoss(SACLoss):
         x = torch.where(mask, x, 0.0)
         return x.sum() if self.reduction == "sum" else pad(x, (0, 1))
 
-    def _encode(self, batch: PackedBatch, name: str, params: TensorDictParams):
+    def _encode(
+        self, batch: PackedBatch, name: str, params: TensorDictParams | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Contexts of the transitions and of their successors: one encoder pass."""
         encoder, key = getattr(self, name), self._contexts[name]
         return functional.unroll(
-            lambda rows: encode(encoder, params, rows, key), batch.rows
+            lambda rows: encode(encoder, rows, key, params), batch.rows
         )
 
     def _act(self, rows: TensorDict, context: Tensor) -> tuple[Tensor, Tensor]:
         inputs = rows.copy().set(self._contexts["actor_encoder"], context)
-        return act(self.actor_network, self.actor_network_params, inputs)
+        return act(self.actor_network, inputs)
 
     def _values(
-        self, rows: TensorDict, context: Tensor, action: Tensor, params: TensorDictBase
+        self,
+        rows: TensorDict,
+        context: Tensor,
+        action: Tensor,
+        params: TensorDictBase | None = None,
     ) -> Tensor:
         inputs = rows.copy().set(self._contexts["critic_encoder"], context)
         inputs.set(self.tensor_keys.action, action)
         key = self.tensor_keys.state_action_value
-        return evaluate(self.qvalue_network, params, inputs, key)
+        return evaluate(self.qvalue_network, inputs, key, params)
 
     @torch.no_grad()
     def _compute_target_v2(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Target ``[R, T]`` and, bool ``[R, T]``, where its bootstrap was clamped."""
-        _, actor_context = self._encode(
-            batch, "actor_encoder", self.actor_encoder_params
-        )
+        _, actor_context = self._encode(batch, "actor_encoder")
         _, critic_context = self._encode(
             batch, "critic_encoder", self.target_critic_encoder_params
         )
@@ -362,10 +374,8 @@ class RESeLLoss(SACLoss):
         """
         batch = self._read(tensordict)
         target, clamped = self._compute_target_v2(batch)
-        context, _ = self._encode(batch, "critic_encoder", self.critic_encoder_params)
-        values = self._values(
-            batch.rows[:, :-1], context, batch.action, self.qvalue_network_params
-        )
+        context, _ = self._encode(batch, "critic_encoder")
+        values = self._values(batch.rows[:, :-1], context, batch.action)
         loss = self._reduce(functional.critic_loss(values, target), batch.mask)
         with torch.no_grad():
             error = (values - target.unsqueeze(-1)).abs().mean(-1)
@@ -394,13 +404,9 @@ class RESeLLoss(SACLoss):
         """
         batch = self._read(tensordict)
         rows = batch.rows[:, :-1]
-        actor_context, _ = self._encode(
-            batch, "actor_encoder", self.actor_encoder_params
-        )
+        actor_context, _ = self._encode(batch, "actor_encoder")
         with torch.no_grad():
-            critic_context, _ = self._encode(
-                batch, "critic_encoder", self.critic_encoder_params
-            )
+            critic_context, _ = self._encode(batch, "critic_encoder")
         action, log_prob = self._act(rows, actor_context)
         frozen = self.qvalue_network_params.detach()
         values = self._values(rows, critic_context, action, frozen)

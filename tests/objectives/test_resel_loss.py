@@ -1,6 +1,7 @@
 """The interface of RESeLLoss and what each of its terms may touch."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -84,6 +85,19 @@ def test_parameters_stay_the_users_own_after_a_cast_and_an_update(batch):
     users = [p for module in modules.values() for p in module.parameters()]
     assert {id(p) for p in users} < {id(p) for p in loss.parameters()}
     assert all(p.dtype is torch.float32 for p in users)
+
+
+def pickled(loss):
+    return pickle.loads(pickle.dumps(loss))
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, pickled])
+def test_a_copy_runs_on_the_parameters_it_lists(duplicate):
+    twin = duplicate(make_loss())
+    for name in ("actor_network", "actor_encoder", "qvalue_network", "critic_encoder"):
+        run = {id(p) for p in getattr(twin, name).parameters()}
+        listed = getattr(twin, f"{name}_params").values(True, True)
+        assert run == {id(p) for p in listed}
 
 
 def test_calls_leave_modules_and_targets_registered_as_they_were(batch):
