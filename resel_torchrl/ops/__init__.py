@@ -7,6 +7,7 @@ from resel_torchrl.ops.causal_conv import (
 )
 from resel_torchrl.ops.gru import gru_scan, gru_scan_naive
 from resel_torchrl.ops.lstm import lstm_scan, lstm_scan_naive
+from resel_torchrl.ops.lstm_layer import has_fused_lstm, lstm_layer
 from resel_torchrl.ops.selective_scan import selective_scan, selective_scan_step
 
 __all__ = [
@@ -15,6 +16,8 @@ __all__ = [
     "causal_conv_step",
     "gru_scan",
     "gru_scan_naive",
+    "has_fused_lstm",
+    "lstm_layer",
     "lstm_scan",
     "lstm_scan_naive",
     "selective_scan",

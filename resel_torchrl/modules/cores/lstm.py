@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from resel_torchrl.modules.cores.base import SequenceCore, xavier_zero_bias_
-from resel_torchrl.ops import lstm_scan
+from resel_torchrl.ops import has_fused_lstm, lstm_layer, lstm_scan
 from resel_torchrl.ops._resets import masked_state
 
 
@@ -44,6 +44,16 @@ class LSTMCore(SequenceCore):
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`SequenceCore.forward`."""
         state = self.check_sequence(x, is_init, state)
+        if has_fused_lstm(x):
+            return lstm_layer(
+                x,
+                is_init,
+                self.weight_ih_l0,
+                self.weight_hh_l0,
+                self.bias_ih_l0,
+                self.bias_hh_l0,
+                state,
+            )
         gates = nn.functional.linear(
             x.transpose(0, 1), self.weight_ih_l0, self.bias_ih_l0
         )
