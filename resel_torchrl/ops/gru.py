@@ -76,7 +76,7 @@ def _forward(gates, resets, is_init, weight_hh, bias_hh, state):
     activated = torch.empty(gates.shape, dtype=gates.dtype, device=gates.device)
     torch.add(gates[..., : 2 * H], bias_hh[: 2 * H], out=activated[..., : 2 * H])
     activated[..., 2 * H :] = bias_hh[2 * H :]
-    new = gates[..., 2 * H :].contiguous()
+    new = gates[..., 2 * H :].clone(memory_format=torch.contiguous_format)
     outputs = torch.empty_like(new)
     start = is_init.t().unsqueeze(-1).unbind(0)
     zero = state.new_zeros(())

@@ -40,8 +40,8 @@ def lstm_scan(
 
     The gates, their order and the equations are those of :class:`torch.nn.LSTM`; the
     input's share of the gates comes ready-made, since it needs no recurrence. Without
-    gradients nothing is saved; with them ``7 · R · L · H`` numbers are (four gates,
-    cell, its tanh, output). The backward pass cannot be differentiated again.
+    gradients nothing is saved; with them ``6 · R · L · H`` numbers are (four gates,
+    cell, output). The backward pass cannot be differentiated again.
 
     Args:
         gates: ``x W_ihᵀ + b_ih`` in the order input, forget, cell, output:
@@ -65,25 +65,24 @@ def lstm_scan(
     """
     if any_requires_grad(gates, weight_hh, bias_hh, state):
         return _LSTMScan.apply(gates, is_init, weight_hh, bias_hh, state)
-    outputs, _, cells, _ = _forward(
+    outputs, _, cells = _forward(
         gates, reset_steps(is_init), is_init, weight_hh, bias_hh, state
     )
     return outputs.transpose(0, 1), torch.cat([outputs[-1], cells[-1]], -1)
 
 
 def _forward(gates, resets, is_init, weight_hh, bias_hh, state):
-    """Time-major outputs [L, R, H], gates [L, R, 4H], cells, tanh of cells [L, R, H]."""
+    """Time-major outputs [L, R, H], gates [L, R, 4H] and cells [L, R, H]."""
     H = state.shape[-1] // 2
     activated = gates.transpose(0, 1) + bias_hh  # [L, R, 4H]
     L, R, _ = activated.shape
-    outputs, cells, cells_tanh = torch.empty(
-        3, L, R, H, dtype=gates.dtype, device=gates.device
-    )
+    outputs, cells = torch.empty(2, L, R, H, dtype=gates.dtype, device=gates.device)
+    cell_tanh = torch.empty_like(cells[0])
     start = is_init.t().unsqueeze(-1).unbind(0)
     zero = state.new_zeros(())
     weight = weight_hh.t()
     h, c = state.split(H, -1)
-    for all_gates, i_f, i, f, g, o, y, cell, cell_tanh, reset, start_t in zip(
+    for all_gates, i_f, i, f, g, o, y, cell, reset, start_t in zip(
         activated.unbind(0),
         activated[..., : 2 * H].unbind(0),
         activated[..., :H].unbind(0),
@@ -92,7 +91,6 @@ def _forward(gates, resets, is_init, weight_hh, bias_hh, state):
         activated[..., 3 * H :].unbind(0),
         outputs.unbind(0),
         cells.unbind(0),
-        cells_tanh.unbind(0),
         resets,
         start,
         strict=True,
@@ -105,28 +103,24 @@ def _forward(gates, resets, is_init, weight_hh, bias_hh, state):
         o.sigmoid_()
         c = torch.mul(i, g, out=cell).addcmul_(f, c)
         h = torch.mul(o, torch.tanh(c, out=cell_tanh), out=y)
-    return outputs, activated, cells, cells_tanh
+    return outputs, activated, cells
 
 
 class _LSTMScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx, gates, is_init, weight_hh, bias_hh, state):
         resets = reset_steps(is_init)
-        outputs, activated, cells, cells_tanh = _forward(
+        outputs, activated, cells = _forward(
             gates, resets, is_init, weight_hh, bias_hh, state
         )
-        ctx.save_for_backward(
-            is_init, weight_hh, state, outputs, activated, cells, cells_tanh
-        )
+        ctx.save_for_backward(is_init, weight_hh, state, outputs, activated, cells)
         ctx.resets = resets
         return outputs.transpose(0, 1), torch.cat([outputs[-1], cells[-1]], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_outputs, grad_state):
-        is_init, weight_hh, state, outputs, activated, cells, cells_tanh = (
-            ctx.saved_tensors
-        )
+        is_init, weight_hh, state, outputs, activated, cells = ctx.saved_tensors
         L, R, H = outputs.shape
         start = is_init.t().unsqueeze(-1)  # [L, R, 1]
         i, f, g, o = activated.split(H, -1)
@@ -136,6 +130,7 @@ class _LSTMScan(torch.autograd.Function):
         previous_c = torch.cat([state_c.unsqueeze(0), cells[:-1]])
         previous_c.masked_fill_(start, 0)
 
+        cells_tanh = cells.tanh()
         # d(pre-activations of i, f, g)/dc and d(that of o)/dh, known before the loop.
         slope = torch.empty(L, R, 3, H, dtype=i.dtype, device=i.device)
         torch.mul(g * i, 1 - i, out=slope[:, :, 0])

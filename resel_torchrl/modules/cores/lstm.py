@@ -3,7 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from resel_torchrl.modules.cores.base import SequenceCore, xavier_zero_bias_
+from resel_torchrl.modules.cores.base import (
+    SequenceCore,
+    check_positive,
+    xavier_zero_bias_,
+)
 from resel_torchrl.ops import has_fused_lstm, lstm_layer, lstm_scan
 from resel_torchrl.ops._resets import masked_state
 
@@ -32,7 +36,7 @@ class LSTMCore(SequenceCore):
     """
 
     def __init__(self, size: int):
-        super().__init__(size, state_size=2 * size)
+        super().__init__(size, state_size=2 * check_positive(size, "size"))
         self.weight_ih_l0 = nn.Parameter(torch.empty(4 * size, size))
         self.weight_hh_l0 = nn.Parameter(torch.empty(4 * size, size))
         self.bias_ih_l0 = nn.Parameter(torch.empty(4 * size))

@@ -1,0 +1,177 @@
+"""The four reset-aware operations behind one signature, and helpers around them."""
+
+import importlib
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from resel_torchrl.ops import (
+    causal_conv,
+    causal_conv_naive,
+    gru_scan,
+    gru_scan_naive,
+    lstm_scan,
+    lstm_scan_naive,
+)
+from resel_torchrl.ops.selective_scan import selective_scan_cpu, selective_scan_naive
+
+# The package's names for its functions hide the submodules of the same names.
+SCAN_MODULE = importlib.import_module("resel_torchrl.ops.selective_scan.cpu")
+MODULES = [
+    importlib.import_module(f"resel_torchrl.ops.{name}") for name in ("gru", "lstm")
+] + [SCAN_MODULE]
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operation as ``run(sequences, weights, is_init, state) -> (y, state)``."""
+
+    run: Callable
+    naive: Callable
+    sequences: dict[str, Callable]  # name -> (R, L, width) -> [R, L, *]
+    weights: dict[str, Callable]  # name -> (width,) -> parameter
+    state: Callable  # (R, width) -> [R, *]
+
+    def inputs(self, R: int, L: int, width: int, dtype=torch.float64, seed: int = 0):
+        """Leaves that require gradients, drawn from a seed of their own."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            drawn = (
+                {name: make(R, L, width) for name, make in self.sequences.items()},
+                {name: make(width) for name, make in self.weights.items()},
+                self.state(R, width),
+            )
+        sequences, weights, state = drawn
+        return (
+            {k: v.to(dtype).requires_grad_() for k, v in sequences.items()},
+            {k: v.to(dtype).requires_grad_() for k, v in weights.items()},
+            state.to(dtype).requires_grad_(),
+        )
+
+
+def _gated(function, gates):
+    def run(sequences, weights, is_init, state):
+        return function(
+            sequences["gates"], is_init, weights["weight"], weights["bias"], state
+        )
+
+    return run
+
+
+def _conv(function):
+    def run(sequences, weights, is_init, state):
+        return function(
+            sequences["x"], weights["weight"], weights["bias"], is_init, state
+        )
+
+    return run
+
+
+def _scan(function):
+    def run(sequences, weights, is_init, state):
+        s = sequences
+        return function(s["x"], s["dt"], weights["A"], s["B"], s["C"], is_init, state)
+
+    return run
+
+
+def _recurrence(function, naive, gates, state_parts):
+    return Case(
+        _gated(function, gates),
+        _gated(naive, gates),
+        {"gates": lambda R, L, H: torch.randn(R, L, gates * H)},
+        {
+            "weight": lambda H: torch.randn(gates * H, H) / H**0.5,
+            "bias": lambda H: torch.randn(gates * H),
+        },
+        lambda R, H: torch.randn(R, state_parts * H),
+    )
+
+
+TAPS, STATES = 4, 3
+CASES = {
+    "gru": _recurrence(gru_scan, gru_scan_naive, 3, 1),
+    "lstm": _recurrence(lstm_scan, lstm_scan_naive, 4, 2),
+    "causal_conv": Case(
+        _conv(causal_conv),
+        _conv(causal_conv_naive),
+        {"x": lambda R, L, D: torch.randn(R, L, D)},
+        {
+            "weight": lambda D: torch.randn(D, TAPS),
+            "bias": lambda D: torch.randn(D),
+        },
+        lambda R, D: torch.randn(R, D, TAPS - 1),
+    ),
+    "selective_scan": Case(
+        _scan(selective_scan_cpu),
+        _scan(selective_scan_naive),
+        {
+            "x": lambda R, L, D: torch.randn(R, L, D),
+            "dt": lambda R, L, D: torch.rand(R, L, D),
+            "B": lambda R, L, D: torch.randn(R, L, STATES),
+            "C": lambda R, L, D: torch.randn(R, L, STATES),
+        },
+        {"A": lambda D: -3 * torch.rand(D, STATES)},
+        lambda R, D: torch.randn(R, D, STATES),
+    ),
+}
+
+
+def flags(R: int, L: int, share: float = 0.2, seed: int = 0) -> Tensor:
+    """Start flags anywhere, the first column included, bool [R, L]."""
+    return torch.rand(R, L, generator=torch.Generator().manual_seed(seed)) < share
+
+
+def leaves(inputs) -> dict[str, Tensor]:
+    """All tensors of a case's inputs by name."""
+    sequences, weights, state = inputs
+    return {**sequences, **weights, "state": state}
+
+
+def run_with_gradients(run, inputs, is_init):
+    """Outputs, last state, and the gradients of a fixed mixture of both."""
+    sequences, weights, state = inputs
+    y, last = run(sequences, weights, is_init, state)
+    generator = torch.Generator().manual_seed(1)
+    loss = 0
+    for tensor in (y, last):
+        mixture = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+        loss = loss + (tensor * mixture.to(tensor)).sum()
+    named = leaves(inputs)
+    gradients = torch.autograd.grad(loss, list(named.values()))
+    return y.detach(), last.detach(), dict(zip(named, gradients, strict=True))
+
+
+@contextmanager
+def poisoned_memory():
+    """Fills every torch.empty with NaN, so that unwritten memory shows."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.empty(3).isnan().all()
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def saved_bytes(function) -> int:
+    """Bytes that autograd keeps for the backward pass of ``function()``.
+
+    Each storage counts once, the leaves' own not at all.
+    """
+    kept = {}
+
+    def pack(tensor):
+        if not tensor.is_leaf or not tensor.requires_grad:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = function()
+    total = sum(size for size, _ in kept.values())
+    del result
+    return total
