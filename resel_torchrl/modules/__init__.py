@@ -1,7 +1,8 @@
 """Context encoders, their sequence cores, and the actor and critic heads."""
 
 from resel_torchrl.modules.actor import TanhNormalActor
-from resel_torchrl.modules.context_encoder import ContextEncoder, context_inputs
+from resel_torchrl.modules.context_encoder import ContextEncoder
+from resel_torchrl.modules.context_inputs import context_inputs
 from resel_torchrl.modules.context_trunk import ContextTrunk
 from resel_torchrl.modules.cores import CORES, SequenceCore, make_core
 from resel_torchrl.modules.ensemble_critic import EnsembleCritic

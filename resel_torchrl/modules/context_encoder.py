@@ -11,7 +11,7 @@ from tensordict import NestedKey, TensorDictBase, unravel_key
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 from torchrl.data import Unbounded
-from torchrl.envs import TensorDictPrimer
+from torchrl.envs import Compose, TensorDictPrimer, Transform
 from torchrl.modules import recurrent_mode
 
 from resel_torchrl.modules._checks import (
@@ -23,40 +23,7 @@ from resel_torchrl.modules.context_trunk import ContextTrunk
 from resel_torchrl.modules.cores import SequenceCore, make_core
 from resel_torchrl.modules.previous_step import PreviousStep, is_previous
 
-__all__ = ["ContextEncoder", "context_inputs"]
-
-
-def context_inputs(
-    observation_size: int, action_size: int, *, reward: bool = False
-) -> dict[NestedKey, int]:
-    """Return the standard inputs of a context encoder with their sizes.
-
-    The encoder of arXiv 2405.15384 sees the observation, the previous observation
-    and the previous action; in meta-RL the previous reward too.
-
-    Args:
-        observation_size: size of the observation.
-        action_size: size of the action (one-hot where discrete).
-        reward: add the previous reward.
-
-    Returns:
-        Entry name to size, for ``ContextEncoder(inputs=...)``.
-
-    Example:
-        >>> from resel_torchrl.modules import context_inputs
-        >>> context_inputs(9, 6)
-        {'observation': 9, 'prev_observation': 9, 'prev_action': 6}
-        >>> list(context_inputs(9, 6, reward=True))[-1]
-        'prev_reward'
-    """
-    inputs: dict[NestedKey, int] = {
-        "observation": observation_size,
-        "prev_observation": observation_size,
-        "prev_action": action_size,
-    }
-    if reward:
-        inputs["prev_reward"] = 1
-    return inputs
+__all__ = ["ContextEncoder"]
 
 
 class ContextEncoder(TensorDictModuleBase):
@@ -83,7 +50,8 @@ class ContextEncoder(TensorDictModuleBase):
     episode to the next. Inputs whose last part begins with ``prev_`` are supplied
     by :class:`PreviousStep`, which :meth:`make_tensordict_primer` returns, so that
     a collector can append it by itself. A core that sees the present only
-    (``core="memoryless"``) drops these inputs.
+    (``core="memoryless"``) drops these inputs, and one without memory
+    (``state_size`` 0) neither reads nor writes ``state_key``.
 
     :meth:`encode` and :meth:`encode_step` are the same computation on plain
     tensors, in the order of ``input_keys``.
@@ -186,8 +154,11 @@ class ContextEncoder(TensorDictModuleBase):
             else unravel_key(state_key)
         )
         self.is_init_key = unravel_key(is_init_key)
-        self.in_keys = [*self.input_keys, self.is_init_key, self.state_key]
-        self.out_keys = [self.out_key, unravel_key(("next", self.state_key))]
+        self.in_keys = [*self.input_keys, self.is_init_key]
+        self.out_keys = [self.out_key]
+        if self.state_size:
+            self.in_keys.append(self.state_key)
+            self.out_keys.append(unravel_key(("next", self.state_key)))
 
     @property
     def core(self) -> SequenceCore:
@@ -292,25 +263,30 @@ class ContextEncoder(TensorDictModuleBase):
             context, state = self.encode_step(
                 inputs, is_init.reshape(n), state.reshape(n, self.state_size)
             )
-            tensordict.set(self.out_keys[1], state.reshape(*batch, self.state_size))
+            if self.state_size:
+                tensordict.set(self.out_keys[1], state.reshape(*batch, self.state_size))
         tensordict.set(self.out_key, context.reshape(*batch, self.context_size))
         return tensordict
 
-    def make_tensordict_primer(self) -> TensorDictPrimer:
+    def make_tensordict_primer(self) -> Transform:
         """Return the transform that an environment needs for acting.
 
         It starts the memory at zero and, as a :class:`PreviousStep`, supplies the
         ``prev_*`` inputs. One transform does both: TorchRL skips a primer whose
-        entries the environment has, so that registering twice changes nothing.
+        entries the environment has, so that registering twice changes nothing. For
+        an encoder with neither it is an empty ``Compose``.
+
         TorchRL calls this method itself (``get_env_transforms_from_module``,
         ``Collector``) and adds ``InitTracker`` where it is missing.
         """
         dtype = self.trunk.out_projection.weight.dtype
-        memory = {self.state_key: Unbounded((self.state_size,), dtype=dtype)}
+        memory = {}
+        if self.state_size:
+            memory[self.state_key] = Unbounded((self.state_size,), dtype=dtype)
         previous = [key for key in self.input_keys if is_previous(key)]
         if previous:
             return PreviousStep(previous, carried=memory)
-        return TensorDictPrimer(memory, expand_specs=True)
+        return TensorDictPrimer(memory, expand_specs=True) if memory else Compose()
 
 
 def _as_shape(size: int | Sequence[int]) -> tuple[int, ...]:

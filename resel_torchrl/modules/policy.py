@@ -52,5 +52,5 @@ def make_policy(
     return TensorDictSequential(
         actor_encoder,
         actor,
-        selected_out_keys=[*actor.dist_sample_keys, actor_encoder.out_keys[1]],
+        selected_out_keys=[*actor.dist_sample_keys, *actor_encoder.out_keys[1:]],
     )
