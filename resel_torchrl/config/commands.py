@@ -10,7 +10,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from resel_torchrl.config.composition import check_overrides, from_hydra
+from resel_torchrl.config.composition import (
+    check_overrides,
+    from_hydra,
+    hydra_arguments,
+)
 from resel_torchrl.config.launch import evaluate_run, make_training, open_run
 from resel_torchrl.config.schema import Config
 from resel_torchrl.config.validation import ConfigError, nearest
@@ -77,7 +81,7 @@ def train_command(arguments: Sequence[str], job: Job = train_job) -> int:
         except KeyboardInterrupt:
             raise SystemExit(130) from None
 
-    before, sys.argv = sys.argv, [sys.argv[0], *arguments]
+    before, sys.argv = sys.argv, [sys.argv[0], *hydra_arguments(arguments)]
     try:
         run_job()
     except SystemExit as stop:

@@ -32,6 +32,7 @@ __all__ = [
     "choices",
     "compose",
     "from_hydra",
+    "hydra_arguments",
     "load_config",
     "resume_config",
     "to_dict",
@@ -192,11 +193,21 @@ def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
     GlobalHydra.instance().hydra = None
     try:
         with initialize_config_module("resel_torchrl.config", version_base="1.3"):
-            return hydra_compose(config_name, overrides=list(overrides))
+            return hydra_compose(config_name, overrides=hydra_arguments(overrides))
     except HydraException as error:
         raise ConfigError([str(error).splitlines()[0]]) from None
     finally:
         GlobalHydra.instance().hydra = running
+
+
+def hydra_arguments(arguments: Sequence[str]) -> list[str]:
+    """The arguments as Hydra takes them: options that YAML does not list are added.
+
+    >>> hydra_arguments(["env.kwargs.g=9.8", "seed=1"])
+    ['++env.kwargs.g=9.8', 'seed=1']
+    """
+    free = tuple(f"{key}." for key in FREE_FORM)
+    return [f"++{text}" if text.startswith(free) else text for text in arguments]
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:

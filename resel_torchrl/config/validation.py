@@ -66,7 +66,7 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
 
 
 def config_keys(schema: type = Config, prefix: str = "") -> list[str]:
-    """The dotted name of every value in the schema, groups included.
+    """The dotted name of every value in the schema.
 
     >>> "optim.lr_context_encoder" in config_keys()
     True
@@ -74,9 +74,10 @@ def config_keys(schema: type = Config, prefix: str = "") -> list[str]:
     keys = []
     hints = get_type_hints(schema)
     for entry in dataclasses.fields(schema):
-        keys.append(prefix + entry.name)
         if dataclasses.is_dataclass(hints[entry.name]):
             keys += config_keys(hints[entry.name], f"{prefix}{entry.name}.")
+        else:
+            keys.append(prefix + entry.name)
     return keys
 
 

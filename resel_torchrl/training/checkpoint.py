@@ -81,7 +81,7 @@ class CheckpointStore:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     store = CheckpointStore(folder, {"seed": 0}, kept=2)
     ...     for step in (10, 20, 30):
-    ...         store.save(step, {"state": {"weight": torch.ones(2)}})
+    ...         _ = store.save(step, {"state": {"weight": torch.ones(2)}})
     ...     print(store.steps())
     ...     state = store.load(store.newest(), "state")
     [30, 20]

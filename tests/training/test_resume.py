@@ -37,9 +37,9 @@ def command(folder: Path, *overrides: str, kill_at: int, kill_signal: str = "KIL
     )
 
 
-@pytest.mark.parametrize("kill_at", [17, 139])
+@pytest.mark.parametrize("kill_at", [17, 118])
 def test_run_killed_and_resumed_equals_uninterrupted(tmp_path, uninterrupted, kill_at):
-    # 17: in the random phase, before any checkpoint; 139: past several of them.
+    # 17: in the random phase, before any checkpoint; 118: past several of them.
     killed = command(tmp_path / "run", KILLED, kill_at=kill_at)
     assert killed.returncode == -signal.SIGKILL
     assert len(rows(tmp_path / "run/metrics.csv")) < len(
@@ -49,33 +49,31 @@ def test_run_killed_and_resumed_equals_uninterrupted(tmp_path, uninterrupted, ki
     assert_same_run(tmp_path / "run", uninterrupted)
 
 
-@pytest.mark.parametrize("stop_at", [1, 31, 60, 97])
+@pytest.mark.parametrize("stop_at", [31, 97])
 def test_stopped_and_resumed_at_a_higher_number_of_steps(
     tmp_path, uninterrupted, stop_at
 ):
     start(tmp_path / "run", KILLED, f"steps={stop_at}").run()
-    resume(tmp_path / "run", "steps=160").run()
+    resume(tmp_path / "run", "steps=130").run()
     assert_same_run(tmp_path / "run", uninterrupted)
 
 
-@pytest.mark.parametrize(
-    "setting", ["seed=1", "train.tau=0.006", "train.updates_per_step=0.9"]
-)
+@pytest.mark.parametrize("setting", ["seed=1", "train.tau=0.006"])
 def test_control_another_setting_gives_another_run(tmp_path, uninterrupted, setting):
     start(tmp_path / "run", KILLED, setting).run()
     with pytest.raises(AssertionError):
         assert_same_run(tmp_path / "run", uninterrupted)
 
 
-@pytest.mark.parametrize("core", ["lstm", "mamba", "memoryless", "one_step"])
+@pytest.mark.parametrize("core", ["mamba", "memoryless"])
 def test_every_core_resumes(tmp_path, core):
     options = [f"core={core}", "env.id=tests.training.envs:Walk-v0"]
     if core == "mamba":
         options += ["agent.core_kwargs.d_state=4", "agent.core_kwargs.d_conv=3"]
-    options += ["train.updates_per_step=0.4", "agent.reward_input=true"]
-    start(tmp_path / "whole", *options).run()
-    start(tmp_path / "parts", *options, "steps=75").run()
-    resume(tmp_path / "parts", "steps=160").run()
+    options += ["train.updates_per_step=1.5", "agent.reward_input=true"]
+    start(tmp_path / "whole", *options, "steps=70").run()
+    start(tmp_path / "parts", *options, "steps=50").run()
+    resume(tmp_path / "parts", "steps=70").run()
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
@@ -98,7 +96,7 @@ def test_checkpoint_cut_short_falls_back_on_the_older_one(tmp_path, uninterrupte
     file = newest / "replay.pt"
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.warns(RuntimeWarning, match=f"replay.pt is cut short.*{older.name}"):
-        training = resume(tmp_path / "run", "steps=160")
+        training = resume(tmp_path / "run", "steps=130")
     assert training.collector.steps == 90
     training.run()
     assert_same_run(tmp_path / "run", uninterrupted)

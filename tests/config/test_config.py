@@ -1,0 +1,188 @@
+"""The configuration: the paper's values, and every mistake at once."""
+
+import dataclasses
+import itertools
+import re
+from importlib import resources
+
+import pytest
+import yaml
+
+from resel_torchrl.config import (
+    ConfigError,
+    check_overrides,
+    choices,
+    compose,
+    config_keys,
+    load_config,
+    to_dict,
+    to_yaml,
+    validate,
+)
+from resel_torchrl.envs import task_names
+from resel_torchrl.modules.cores import CORES
+
+# LR_CE, policy, critic, batch: arXiv 2405.15384, appendix, classic POMDPs.
+PAPER = {
+    "ant_p": (1e-5, 3e-4, 1e-3, 1999),
+    "ant_v": (1e-5, 5e-4, 5e-4, 128),
+    "halfcheetah_p": (1e-5, 3e-4, 1e-3, 1999),
+    "halfcheetah_v": (1e-5, 3e-4, 1e-3, 1999),
+    "hopper_p": (1e-5, 3e-4, 1e-3, 1999),
+    "hopper_v": (1e-5, 3e-4, 1e-3, 1999),
+    "walker_p": (5e-6, 3e-4, 1e-3, 1999),
+    "walker_v": (1e-5, 3e-4, 1e-3, 1999),
+}
+FILES = [
+    entry
+    for group in (".", "task", "core")
+    for entry in (resources.files("resel_torchrl.config") / group).iterdir()
+    if entry.name.endswith(".yaml")
+]
+
+
+@pytest.mark.parametrize("task", PAPER)
+def test_classic_tasks_have_the_papers_values(task):
+    config = compose([f"task={task}"])
+    optim = config.optim
+    assert (
+        *(optim.lr_context_encoder, optim.lr_actor, optim.lr_critic),
+        config.replay.batch_size,
+    ) == PAPER[task]
+    assert config.task == task
+    assert config.env.id.lower() == task.replace("_", "blt-") + "-v0"
+    assert optim.lr_alpha == 1e-4
+    assert config.steps == 1_500_000
+    agent = config.agent
+    assert (agent.core, agent.n_critics, agent.head_sizes) == ("mamba", 8, [256, 256])
+    assert (agent.embedding_size, agent.hidden_size, agent.context_size) == (
+        *(128, 256, 128),
+    )
+    assert agent.core_kwargs["d_state"] == 64
+    assert agent.core_kwargs["d_conv"] == 8
+    assert not agent.reward_input
+    train = config.train
+    assert (train.gamma, train.tau, train.policy_delay) == (0.99, 0.005, 2)
+    assert (train.critic_subset_size, train.random_steps) == (2, 5000)
+    assert (train.updates_per_step, train.reward_scale) == (1.0, 1.0)
+    assert train.target_entropy == "auto"
+    assert config.replay.buffer_size == 1_000_000
+    assert (config.eval.interval, config.eval.episodes) == (1000, 5)
+
+
+def test_every_task_and_core_is_known_by_one_name():
+    assert choices("core") == sorted(CORES)
+    assert len(choices("task")) == len(PAPER) + 2
+    for task in choices("task"):
+        assert compose([f"task={task}"]).env.id in task_names()
+    for core in choices("core"):
+        for task in ("pendulum_v", "ant_v"):
+            config = compose([f"core={core}", f"task={task}"])
+            assert config.agent.core == core
+            assert config.run_dir == f"runs/{task}/{core}-seed0"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_every_value_has_a_comment_above_it(file):
+    lines = file.read_text().splitlines()
+    for above, line in itertools.pairwise(lines):
+        value = re.match(r"\s*(\w+):\s*\S", line)
+        if value and not line.lstrip().startswith(("-", "dir:", "subdir:", "chdir:")):
+            assert above.lstrip().startswith("#"), line
+
+
+def test_values_are_in_yaml_and_not_in_the_schema():
+    text = (resources.files("resel_torchrl.config") / "train.yaml").read_text()
+    names = {key.split(".")[-1] for key in config_keys()}
+    assert all(f"{name}:" in text for name in names - {"core", "core_kwargs"})
+    config = compose()
+    for part in (config, config.env, config.agent, config.train, config.log):
+        for entry in dataclasses.fields(part):
+            assert entry.default is dataclasses.MISSING
+
+
+def test_all_mistakes_at_once_with_the_nearest_names():
+    with pytest.raises(ConfigError) as error:
+        compose(
+            [
+                "task=pendulum_v",
+                "core=mambo",
+                "optim.lr_contxt_encoder=1e-5",
+                "optim.lr_actor=0",
+                "lr_critic=1",
+                "replay.batch_size=many",
+                "train.gamma=1.5",
+                "oops",
+            ]
+        )
+    text = str(error.value)
+    assert len(error.value.problems) == 7, text
+    for expected in (
+        "core=mambo: no such core. Nearest: mamba",
+        "lr_contxt_encoder: unknown key. Nearest: optim.lr_context_encoder",
+        "lr_critic: unknown key. Nearest: optim.lr_critic",
+        "optim.lr_actor: expected a number above 0, got 0; write optim.lr_actor=VALUE",
+        "replay.batch_size: expected a whole number, got 'many'",
+        "train.gamma: expected a number from 0 to 1, got 1.5",
+        "oops: expected NAME=VALUE",
+    ):
+        assert expected in text
+
+
+@pytest.mark.parametrize("rate", [0, -1e-5, ".nan", ".inf", "fast", "true"])
+def test_learning_rate_of_the_encoder_must_be_above_zero(rate):
+    with pytest.raises(ConfigError, match=r"optim.lr_context_encoder: expected a num"):
+        compose([f"optim.lr_context_encoder={rate}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("task=pendulm", r"no such task. Nearest: pendulum_"),
+        ("env.id=Pendulm-V-v0", r"no environment of the name.*Nearest: Pendulum-V-v0"),
+        ("agent.core_kwargs.d_stat=3", r"'mamba' has no such option. Nearest: d_state"),
+        ("agent.head_sizes=[]", r"one or more sizes above 0, got \[\]"),
+        ("agent.head_sizes=[3.5]", r"a list of a whole number, got \[3.5\]"),
+        ("train.critic_subset_size=9", r"at most agent.n_critics = 8, got 9"),
+        ("replay.buffer_size=10", r"batch_size: expected at most replay.buffer_size"),
+        ("device=tpu", r"expected cpu, cuda or cuda:NUMBER, got 'tpu'"),
+        ("log.loggers=[neptune]", r"a list out of tensorboard, wandb"),
+        ("train.target_entropy=low", r"a number or auto, got 'low'"),
+        ("seed=1.5", r"seed: expected a whole number, got 1.5"),
+        ("train.target_bound=1", r"expected true or false, got 1"),
+    ],
+)
+def test_mistake_says_expected_got_and_what_to_do(override, message):
+    with pytest.raises(ConfigError, match=message):
+        compose(["task=walker_v", "core=mamba", override])
+
+
+def test_missing_and_surplus_keys_of_a_stored_configuration():
+    values = to_dict(compose())
+    del values["train"]["tau"]
+    values["optim"]["lr"] = 1
+    with pytest.raises(ConfigError) as error:
+        validate(values)
+    assert len(error.value.problems) == 2
+    assert "train.tau: missing" in str(error.value)
+    assert "optim.lr: unknown key. Nearest: optim.lr_" in str(error.value)
+    values["train"] = 3
+    with pytest.raises(ConfigError, match="train: expected a group of values, got 3"):
+        validate(values)
+
+
+def test_sweep_names_are_checked_before_any_job():
+    check_overrides(["task=walker_v,hopper_v", "seed=0,1,2"])
+    with pytest.raises(ConfigError, match="no such task"):
+        check_overrides(["task=walker_v,hoper_v", "seed=0,1"])
+
+
+def test_stored_configuration_comes_back_the_same(tmp_path):
+    config = compose(["task=ant_v", "seed=7", "train.target_entropy=-1.5"])
+    file = tmp_path / "config.yaml"
+    file.write_text(to_yaml(config))
+    assert load_config(file) == config
+    assert yaml.safe_load(file.read_text())["env"]["id"] == "AntBLT-V-v0"
+    file.write_text("{")
+    with pytest.raises(ConfigError, match="expected YAML"):
+        load_config(file)

@@ -1,0 +1,81 @@
+"""Evaluation and loaded policies: the same episodes, the same actions."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from resel_torchrl.config import evaluate_run
+from resel_torchrl.training import RunError, episode_seed, evaluate, load_policy
+from tests.training.runs import resume, rows, start
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    start(folder, "steps=80", "log.checkpoint_interval=40").run()
+    return folder
+
+
+def test_loaded_policy_equals_the_evaluation_of_the_run_bit_for_bit(run_dir):
+    table = rows(run_dir / "eval.csv")
+    for row in table:
+        policy = load_policy(run_dir, checkpoint=int(row["step"]))
+        returns = []
+        for episode in range(2):
+            env = gymnasium.make("Walk-v0")
+            observation, _ = env.reset(seed=episode_seed(12345, 0, episode))
+            policy.reset()
+            total, reward, done = 0.0, None, False
+            while not done:
+                action = policy(observation, reward)
+                observation, reward, terminated, truncated, _ = env.step(action)
+                total += float(reward)
+                done = terminated or truncated
+            returns.append(total)
+        assert [repr(value) for value in returns] == row["returns"].split()
+        assert float(row["mean"]) == pytest.approx(np.mean(returns))
+        error = np.std(returns, ddof=1) / np.sqrt(2)
+        assert float(row["standard_error"]) == pytest.approx(error)
+    assert len(table) == 2
+    assert table[0]["returns"] != table[1]["returns"]
+
+
+def test_evaluating_a_run_by_its_directory(run_dir):
+    result = evaluate_run(run_dir, episodes=2)
+    expected = rows(run_dir / "eval.csv")[-1]["returns"]
+    assert " ".join(map(repr, result.returns)) == expected
+
+
+def test_evaluation_does_not_disturb_training(tmp_path):
+    start(tmp_path / "often", "steps=60", "eval.interval=7", "eval.episodes=3").run()
+    start(tmp_path / "never", "steps=60", "eval.interval=0").run()
+    assert rows(tmp_path / "often/metrics.csv") == rows(tmp_path / "never/metrics.csv")
+    assert len(rows(tmp_path / "often/eval.csv")) == 8
+    assert rows(tmp_path / "never/eval.csv") == []
+
+
+def test_evaluation_leaves_generators_alone_even_if_the_policy_draws():
+    env = gymnasium.make("Walk-v0")
+    state = torch.get_rng_state()
+    drawn = []
+
+    def policy(observation, reward, *, first, deterministic):
+        drawn.append(deterministic)
+        return torch.rand(1).numpy()
+
+    evaluate(env, policy, episodes=1, seed=0)
+    assert torch.equal(state, torch.get_rng_state())
+    assert drawn and all(drawn)
+
+
+def test_checkpoint_that_is_not_there(run_dir):
+    with pytest.raises(RunError, match=r"step 55 .*steps with one: 80, 40"):
+        load_policy(run_dir, checkpoint=55)
+
+
+def test_run_without_a_checkpoint(tmp_path):
+    start(tmp_path / "run")
+    with pytest.raises(RunError, match="has not saved one yet"):
+        load_policy(tmp_path / "run")
+    assert resume(tmp_path / "run").collector.steps == 0

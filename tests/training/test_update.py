@@ -1,0 +1,144 @@
+"""Updates: exact ratio, order, reward scale, and what is measured."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from resel_torchrl.training import RunError, UpdateSchedule
+from resel_torchrl.training.log import METRIC_COLUMNS
+from tests.training.runs import rows, start
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 400), st.integers(1, 100), st.integers(1, 300))
+def test_update_ratio_is_exact_at_every_step(hundredths, unit, steps):
+    ratio = hundredths / unit
+    schedule = UpdateSchedule(ratio)
+    done = 0
+    for step in range(1, steps + 1):
+        done += schedule.due()
+        assert done == step * schedule.ratio.numerator // schedule.ratio.denominator
+    assert math.isclose(float(schedule.ratio), ratio, rel_tol=1e-4)
+
+
+def test_a_tenth_ten_times_is_one():
+    schedule = UpdateSchedule(0.1)
+    assert [schedule.due() for _ in range(30)] == ([0] * 9 + [1]) * 3
+
+
+@pytest.mark.parametrize("ratio", [0.4, 1, 2.5])
+def test_run_makes_exactly_the_updates_due_after_the_random_phase(tmp_path, ratio):
+    options = [f"train.updates_per_step={ratio}", "steps=60", "eval.interval=0"]
+    training = start(tmp_path / "run", *options)
+    learning_steps = 0
+    make_step = training._step
+
+    def step(progress):
+        nonlocal learning_steps
+        learning_steps += training._learning
+        assert not (training._learning and training.collector.in_random_phase)
+        make_step(progress)
+
+    training._step = step
+    training.run()
+    assert learning_steps > 20
+    assert training.learner.updates == int(learning_steps * ratio)
+
+
+def snapshot(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def changed(before, after):
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def test_actor_moves_every_second_update_and_targets_every_one(tmp_path):
+    training = start(tmp_path / "run", "steps=50", "eval.interval=0")
+    training.run()
+    learner = training.learner
+    learner.updates = 0
+    for actor_moves in (True, False, True):
+        before = snapshot(learner.loss)
+        learner.update()
+        names = changed(before, snapshot(learner.loss))
+        assert any(name.startswith("qvalue_network_params") for name in names)
+        assert any(name.startswith("critic_encoder_params") for name in names)
+        assert any(name.startswith("target_critic_encoder") for name in names)
+        moved = any(name.startswith("actor_") for name in names)
+        assert moved == actor_moves == ("log_alpha" in names)
+
+
+def test_acting_uses_the_weights_that_learn(tmp_path):
+    training = start(tmp_path / "run", "steps=40", "eval.interval=0")
+    acting = training.collector.policy.encoder.state_dict()
+    before = {name: value.clone() for name, value in acting.items()}
+    training.run()
+    assert changed(before, training.collector.policy.encoder.state_dict())
+
+
+def test_reward_scale_reaches_the_losses_and_not_the_log(tmp_path):
+    options = ["steps=40", "eval.interval=0"]
+    plain = start(tmp_path / "a", *options, "train.reward_scale=1.0")
+    scaled = start(tmp_path / "b", *options, "train.reward_scale=0.25")
+    plain.run(), scaled.run()
+    batches = [training.learner._batch for training in (plain, scaled)]
+    first = [batch["next", "reward"] for batch in batches]
+    assert torch.equal(first[0] * 0.25, first[1])
+    assert torch.equal(batches[0]["prev_reward"], batches[1]["prev_reward"])
+    returns = [rows(tmp_path / n / "metrics.csv")[0]["return"] for n in "ab"]
+    assert returns[0] == returns[1] != ""
+
+
+def test_every_column_is_measured(tmp_path):
+    start(tmp_path / "run", "steps=80").run()
+    table = rows(tmp_path / "run/metrics.csv")
+    assert [row["step"] for row in table] == ["20", "40", "60", "80"]
+    with open(tmp_path / "run/metrics.csv") as stream:
+        assert tuple(stream.readline().strip().split(",")) == METRIC_COLUMNS
+    last = table[-1]
+    assert all(math.isfinite(float(value)) for value in last.values())
+    for name in last:
+        if name.startswith(("grad_norm", "context")):
+            assert float(last[name]) > 0, name
+    assert 0 < float(last["padding_fraction"]) < 1
+    # Before the first update there are no losses to show.
+    assert table[0]["loss_qvalue"] == "" != table[0]["return"]
+
+
+def test_change_of_context_is_that_of_one_step(tmp_path):
+    """Ten times the rate, ten times the change, as AdamW's first steps are signs."""
+    changes = []
+    for name, rate in (("a", 1e-6), ("b", 1e-5)):
+        options = [f"optim.lr_context_encoder={rate}", "steps=40", "eval.interval=0"]
+        options += ["optim.lr_critic=1e-12", "optim.lr_actor=1e-12"]
+        start(tmp_path / name, *options).run()
+        changes.append(
+            float(rows(tmp_path / name / "metrics.csv")[-1]["context_critic_change"])
+        )
+    assert changes[1] / changes[0] == pytest.approx(10, rel=0.1)
+
+
+def test_nan_loss_stops_names_the_term_and_keeps_the_data(tmp_path):
+    training = start(tmp_path / "run", "steps=100")
+    update = training.learner.update
+
+    def poisoned():
+        if training.learner.updates == 12:
+            with torch.no_grad():
+                next(iter(training.learner.agent.critic.parameters())).fill_(math.nan)
+        update()
+
+    training.learner.update = poisoned
+    with pytest.raises(RunError, match=r"finite loss_qvalue, got nan at update 12"):
+        training.run()
+    checkpoints = sorted(p.name for p in (tmp_path / "run/checkpoints").iterdir())
+    assert checkpoints == ["step_0000000030"]
+    (failure,) = (tmp_path / "run/failures").iterdir()
+    replay = torch.load(failure / "replay.pt", weights_only=True)
+    assert replay["size"] == len(training.learner.replay_buffer) > 0
+    learner = torch.load(failure / "learner.pt", weights_only=True)["learner"]
+    assert learner["updates"] == 12
