@@ -12,9 +12,3 @@ def float64_on_one_thread():
     yield
     torch.set_default_dtype(dtype)
     torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def no_target_warning(monkeypatch):
-    """Silence TorchRL's reminder to build a target updater."""
-    monkeypatch.setenv("RL_WARNINGS", "False")

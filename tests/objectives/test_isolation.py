@@ -25,6 +25,8 @@ from tests.objectives.episodes import (
 )
 
 CORES = ["gru", "lstm", "mamba", "memoryless", "one_step"]
+# Most tests build no target updater; TorchRL reminds of it.
+pytestmark = pytest.mark.filterwarnings("ignore:No target network updater")
 LENGTHS, ROW_LENGTH = [4, 1, 6, 2, 3], 13
 
 

@@ -9,11 +9,11 @@ from tensordict.nn import TensorDictModule
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchrl.data import Bounded, Categorical, OneHot
-from torchrl.modules import OneHotCategorical, ProbabilisticActor
+from torchrl.modules import GRUModule, OneHotCategorical, ProbabilisticActor
 from torchrl.objectives import SoftUpdate, ValueEstimators
 from torchrl.objectives.value import TD0Estimator
 
-from resel_torchrl.modules import ContextEncoder, EnsembleCritic
+from resel_torchrl.modules import EnsembleCritic
 from resel_torchrl.objectives import RESeLLoss
 from tests.objectives.episodes import (
     ACTION,
@@ -28,6 +28,8 @@ from tests.objectives.episodes import (
     pack,
 )
 
+# Most tests build no target updater; TorchRL reminds of it.
+pytestmark = pytest.mark.filterwarnings("ignore:No target network updater")
 LENGTHS, ROW_LENGTH = [4, 1, 6, 2, 3], 13
 
 
@@ -457,15 +459,26 @@ def test_critic_with_values_in_another_layout_is_refused(batch):
         RESeLLoss(**modules)(batch)
 
 
-def test_any_recurrent_module_serves_as_encoder(batch):
-    """Heads and encoders meet through keys only: here a pre-encoder of one input."""
+def test_torchrl_recurrent_modules_serve_as_encoders(batch):
+    """Heads and encoders meet through keys only, so TorchRL's GRUModule fits."""
+
+    def gru(key):
+        return GRUModule(
+            OBSERVATION,
+            CONTEXT,
+            in_keys=["observation", f"{key}_memory", "is_init"],
+            out_keys=[key, ("next", f"{key}_memory")],
+        )
+
     modules = make_modules()
-    modules["actor_encoder"] = ContextEncoder(
-        {"observation": OBSERVATION}, "gru", hidden_size=6, context_size=CONTEXT
-    )
+    modules["actor_encoder"] = gru("context_actor")
+    modules["critic_encoder"] = gru("context_critic")
     loss = RESeLLoss(**modules)
-    loss(batch)["loss_actor"].backward()
-    assert all(p.grad is not None for p in modules["actor_encoder"].parameters())
+    assert "prev_action" not in loss.in_keys
+    terms = loss(batch)
+    (terms["loss_qvalue"] + terms["loss_actor"]).backward()
+    for name in ("actor_encoder", "critic_encoder"):
+        assert all((p.grad != 0).any() for p in modules[name].parameters())
 
 
 @pytest.mark.gpu
