@@ -1,0 +1,70 @@
+"""How far a trained policy's actions move after ONE gradient step.
+
+The paper's thesis in one figure (arXiv 2405.15384, section 4.1): a step of the context
+encoder is amplified along the rollout, a step of the other layers is not, so the
+encoder needs the smaller learning rate.
+
+    python recipes/output_variation.py run=runs/pendulum_v/gru-seed0
+    python recipes/output_variation.py run=runs/pendulum_v/gru-seed0 \
+        pairs='[[1e-5,3e-4],[3e-4,3e-4],[3e-4,0]]' episodes=20 output=variation.png
+
+Each pair is [lr_context_encoder, lr_other]; without `pairs` there are four: the run's
+own, the encoder two orders of magnitude below the rest, and each of the run's two rates
+as a common one. The figure goes to the run's `plots` folder unless `output` says
+otherwise, the data beside it as CSV.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from resel_torchrl.analysis import plot_output_variation, run_output_variation
+from resel_torchrl.config import ConfigError
+from resel_torchrl.config.commands import read_arguments
+from resel_torchrl.training import RunError
+
+ARGUMENTS = {
+    "run": str,
+    "pairs": str,
+    "output": str,
+    "episodes": int,
+    "checkpoint": int,
+}
+
+
+def read_pairs(text: str) -> list[tuple[float, float]]:
+    """Pairs of learning rates from `[[1e-5,3e-4],[3e-4,3e-4]]`."""
+    try:
+        return [(float(first), float(second)) for first, second in json.loads(text)]
+    except (TypeError, ValueError):
+        raise ConfigError(
+            [f"pairs: expected [[1e-5,3e-4],[3e-4,3e-4]] or the like, got {text}."]
+        ) from None
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, print, draw."""
+    values = read_arguments(arguments, ARGUMENTS)
+    if "run" not in values:
+        raise ConfigError(["run: missing; write run=RUN_DIR."])
+    run = Path(values.pop("run"))
+    output = values.pop("output", run / "plots" / "output_variation.png")
+    pairs = read_pairs(values.pop("pairs")) if "pairs" in values else None
+    variations = run_output_variation(run, pairs, **values)
+    print("lr_context_encoder  lr_other   change at step 0   mean over the episode")
+    for v in variations:
+        transitions = v.episodes.sum()
+        mean = float((v.variation * v.episodes).sum() / transitions)
+        print(
+            f"{v.lr_context_encoder:18g}  {v.lr_other:8g}   {v.variation[0]:16.2e}   "
+            f"{mean:21.2e}"
+        )
+    print(f"wrote {plot_output_variation(variations, output)}")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except (ConfigError, RunError, ValueError, ModuleNotFoundError) as error:
+        sys.exit(str(error))

@@ -1,0 +1,15 @@
+"""Learning curves of runs: mean and standard error over seeds, one panel per task.
+
+    python recipes/plot.py runs='[runs/pendulum_v/gru-seed0,runs/pendulum_v/gru-seed1]'
+    python recipes/plot.py runs='runs/pendulum_v/*' output=plots/pendulum_v.png
+
+The data are written beside the figure as CSV. The same command without a checkout is
+`python -m resel_torchrl plot`.
+"""
+
+import sys
+
+from resel_torchrl.config import main
+
+if __name__ == "__main__":
+    sys.exit(main(["plot", *sys.argv[1:]]))
