@@ -147,7 +147,7 @@ def evaluate_command(arguments: Sequence[str]) -> int:
 
 
 def plot_command(arguments: Sequence[str]) -> int:
-    """`plot runs=DIR,DIR,... [output=FILE]`.
+    """`plot runs=DIR,DIR,... [output=FILE]`; a directory may be a glob.
 
     Args:
         arguments: What stands after the command.
@@ -161,9 +161,11 @@ def plot_command(arguments: Sequence[str]) -> int:
     # Matplotlib is an extra: only this command imports it.
     from resel_torchrl.analysis.plot import plot_runs
 
-    output = values.get("output", "returns.png")
-    plot_runs(str(values["runs"]).split(","), output)
-    print(f"wrote {output}")  # noqa: T201
+    try:
+        path = plot_runs(str(values["runs"]), values.get("output", "returns.png"))
+    except (ValueError, ModuleNotFoundError) as error:
+        raise RunError(str(error)) from None
+    print(f"wrote {path}")  # noqa: T201
     return 0
 
 

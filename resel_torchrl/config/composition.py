@@ -91,7 +91,8 @@ def check_overrides(overrides: Sequence[str], *, config_name: str = "train") -> 
     ...
     resel_torchrl.config.validation.ConfigError: 2 mistakes in the configuration:
       1. task=pendulm_v: no such task. Nearest: pendulum_v, pendulum_p.
-      2. agent.hidden_sise: unknown key. Nearest: agent.hidden_size, agent.head_sizes.
+      2. agent.hidden_sise: unknown key. Nearest: agent.hidden_size, agent.head_sizes, \
+agent.embedding_size.
     """
     problems, sound = _name_problems(overrides)
     if not any(parsed.is_sweep_override() for parsed in _parse(sound)):

@@ -25,8 +25,9 @@ from resel_torchrl.training.generators import (
     untouched_generators,
 )
 from resel_torchrl.training.log import CsvLog, open_loggers
-from resel_torchrl.training.loop import PolicyCopy, Training
+from resel_torchrl.training.loop import Training
 from resel_torchrl.training.policy import load_policy
+from resel_torchrl.training.policy_copy import PolicyCopy
 from resel_torchrl.training.run_directory import RunDirectory, RunError
 from resel_torchrl.training.update import Learner, NonFiniteLossError, UpdateSchedule
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
-from torch import nn
 from torchrl._utils import logger as torchrl_logger
 
 from resel_torchrl.training.buffer_state import buffer_state, load_buffer_state
@@ -21,52 +20,11 @@ from resel_torchrl.training.console import Progress, stop_on_signal
 from resel_torchrl.training.evaluate import Evaluation
 from resel_torchrl.training.generators import generator_states, restore_generators
 from resel_torchrl.training.log import EVAL_COLUMNS, METRIC_COLUMNS, CsvLog
+from resel_torchrl.training.policy_copy import PolicyCopy
 from resel_torchrl.training.run_directory import RunDirectory, RunError
 from resel_torchrl.training.update import Learner, NonFiniteLossError, UpdateSchedule
 
-__all__ = ["PolicyCopy", "Training"]
-
-
-class PolicyCopy:
-    """A copy of the acting modules on another device, refreshed every few updates.
-
-    Args:
-        sources: Modules that learn.
-        copies: Modules that act, in the same order.
-        every: Updates between two refreshes.
-    """
-
-    def __init__(
-        self, sources: Sequence[nn.Module], copies: Sequence[nn.Module], every: int
-    ) -> None:
-        self.pairs = list(zip(sources, copies, strict=True))
-        self.every = every
-        self.age = 0
-        self._copy()
-
-    def _copy(self) -> None:
-        for source, copy in self.pairs:
-            copy.load_state_dict(source.state_dict())
-        self.age = 0
-
-    def updated(self) -> None:
-        """Counts an update of the sources."""
-        self.age += 1
-        if self.age >= self.every:
-            self._copy()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The copies, which may be older than their sources, and their age."""
-        return {
-            "age": self.age,
-            "copies": [dict(c.state_dict()) for _, c in self.pairs],
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes the copies and their age back."""
-        self.age = state["age"]
-        for (_, copy), stored in zip(self.pairs, state["copies"], strict=True):
-            copy.load_state_dict(stored)
+__all__ = ["Training"]
 
 
 class Training:
@@ -88,6 +46,17 @@ class Training:
         description: What a checkpoint's manifest says of the agent.
         loggers: TorchRL loggers beside the CSV files.
         console: Whether to show a progress line.
+
+    >>> import tempfile
+    >>> from resel_torchrl.config import compose, make_training, open_run
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> options = ["task=pendulum_v", "steps=1", "eval.interval=0", "log.console=false"]
+    >>> config = compose([*options, f"run_dir={folder.name}/run"])
+    >>> run, config = open_run(config)
+    >>> make_training(config, run).run()
+    >>> [path.name for path in run.checkpoints.iterdir()]
+    ['step_0000000001']
+    >>> folder.cleanup()
     """
 
     def __init__(
@@ -279,6 +248,10 @@ class Training:
         step = self.collector.steps
         if step == self._saved_at:
             return
+        try:
+            self.learner.check_losses()  # on a GPU no update has looked at them
+        except NonFiniteLossError as error:
+            self._loss_failed(error)
         self.checkpoints.save(step, self._parts(), **self.description)
         self._saved_at = step
 

@@ -81,6 +81,32 @@ class Learner:
 
     Raises:
         ValueError: From a learning rate that is not above 0.
+
+    >>> import functools
+    >>> from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+    >>> from resel_torchrl.replay import EpisodeSampler, pack_episodes
+    >>> from resel_torchrl.training import flat_episode, make_agent
+    >>> agent = make_agent(1, 1, core="gru", hidden_size=8, n_critics=2)
+    >>> loss = RESeLLoss(
+    ...     agent.actor,
+    ...     agent.critic,
+    ...     actor_encoder=agent.actor_encoder,
+    ...     critic_encoder=agent.critic_encoder,
+    ... )
+    >>> buffer = TensorDictReplayBuffer(
+    ...     storage=LazyTensorStorage(100), sampler=EpisodeSampler(seed=0)
+    ... )
+    >>> values = torch.ones(6, 1).numpy()
+    >>> episode = flat_episode(values, values[:5], values[:5, 0], False, True)
+    >>> _ = buffer.extend(episode)
+    >>> pack = functools.partial(pack_episodes, row_length=6)
+    >>> rates = dict(lr_actor=1e-3, lr_critic=1e-3, lr_alpha=1e-3)
+    >>> learner = Learner(
+    ...     agent, loss, buffer, pack, batch_size=5, lr_context_encoder=1e-5, **rates
+    ... )
+    >>> learner.update()
+    >>> learner.updates, learner.metrics()["loss_qvalue"] > 0
+    (1, True)
     """
 
     def __init__(
@@ -192,7 +218,8 @@ class Learner:
             return  # a look at the value would wait for the GPU; `metrics` looks
         for name in names:
             if not math.isfinite(terms[name].detach()):
-                raise NonFiniteLossError(self._complaint(name, float(terms[name])))
+                value = float(terms[name].detach())
+                raise NonFiniteLossError(self._complaint(name, value))
 
     def _complaint(self, name: str, value: float) -> str:
         return f"expected a finite {name}, got {value} at update {self.updates}"
@@ -207,6 +234,16 @@ class Learner:
             else:
                 self._sums[name] = value.clone()
 
+    def check_losses(self) -> None:
+        """Looks at the losses since the last row of the log.
+
+        Raises:
+            NonFiniteLossError: Naming a loss that is NaN or infinite.
+        """
+        for name, total in self._sums.items():
+            if name.startswith("loss_") and not math.isfinite(total):
+                raise NonFiniteLossError(self._complaint(name, float(total)))
+
     def metrics(self) -> dict[str, float]:
         """Means over the updates since the last call, and the one measured update.
 
@@ -218,9 +255,7 @@ class Learner:
             for name, total in self._sums.items()
         }
         values |= {name: float(value) for name, value in self._measured.items()}
-        for name, value in values.items():
-            if name.startswith("loss_") and not math.isfinite(value):
-                raise NonFiniteLossError(self._complaint(name, value))
+        self.check_losses()
         self._sums.clear()
         self._counts.clear()
         self._measured.clear()

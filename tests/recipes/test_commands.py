@@ -111,6 +111,19 @@ def test_help_names_every_command(capsys):
     assert all(word in text for word in ("train", "evaluate", "plot", "resume="))
 
 
+def test_plot_of_two_runs(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    for seed in (0, 1):
+        folder = tmp_path / f"gru-seed{seed}"
+        assert main(["train", *tiny(folder, f"seed={seed}", "steps=80")]) == 0
+    output = tmp_path / "curve.png"
+    assert main(["plot", f"runs={tmp_path}/gru-*", f"output={output}"]) == 0
+    assert output.stat().st_size > 1000
+    assert f"wrote {output}" in capsys.readouterr().out
+    assert main(["plot", f"runs={tmp_path}/gru-*", f"output={tmp_path}/a.txt"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_progress_line(tmp_path, capsys):
     assert main(["train", *tiny(tmp_path / "run", "log.console=true")]) == 0
     text = capsys.readouterr().err

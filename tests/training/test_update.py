@@ -142,3 +142,16 @@ def test_nan_loss_stops_names_the_term_and_keeps_the_data(tmp_path):
     assert replay["size"] == len(training.learner.replay_buffer) > 0
     learner = torch.load(failure / "learner.pt", weights_only=True)["learner"]
     assert learner["updates"] == 12
+
+
+def test_nan_that_no_update_looked_at_is_never_saved_as_a_checkpoint(tmp_path):
+    """On a GPU updates do not wait for their losses; saving does."""
+    training = start(tmp_path / "run", "steps=60", "log.interval=1000")
+    training.learner._check = lambda *args: None
+    with torch.no_grad():
+        next(iter(training.learner.agent.critic.parameters())).fill_(math.nan)
+    with pytest.raises(RunError, match="finite loss_qvalue, got nan"):
+        training.run()
+    kept = [path.name for path in (tmp_path / "run/checkpoints").iterdir()]
+    assert kept == ["step_0000000030"]
+    assert training.learner.updates > 0
