@@ -121,8 +121,8 @@ def from_hydra(cfg: DictConfig) -> Config:
 def to_dict(config: Config) -> dict[str, Any]:
     """The configuration as a nested plain dict.
 
-    >>> to_dict(compose())["eval"]["episodes"]
-    5
+    >>> to_dict(compose())["train"]["gamma"]
+    0.99
     """
     return dataclasses.asdict(config)
 
