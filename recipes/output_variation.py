@@ -1,6 +1,6 @@
 """How far a trained policy's actions move after ONE gradient step.
 
-The paper's thesis in one figure (arXiv 2405.15384, section 4.1): a step of the context
+The paper's thesis in one figure (arXiv 2405.15384, Proposition 1): a step of the context
 encoder is amplified along the rollout, a step of the other layers is not, so the
 encoder needs the smaller learning rate.
 
@@ -42,7 +42,7 @@ def read_pairs(text: str) -> list[tuple[float, float]]:
         ) from None
 
 
-def main(arguments: list[str]) -> int:
+def measure(arguments: list[str]) -> None:
     """Measure, print, draw."""
     values = read_arguments(arguments, ARGUMENTS)
     if "run" not in values:
@@ -53,18 +53,23 @@ def main(arguments: list[str]) -> int:
     variations = run_output_variation(run, pairs, **values)
     print("lr_context_encoder  lr_other   change at step 0   mean over the episode")
     for v in variations:
-        transitions = v.episodes.sum()
-        mean = float((v.variation * v.episodes).sum() / transitions)
+        mean = float((v.variation * v.episodes).sum() / v.episodes.sum())
         print(
             f"{v.lr_context_encoder:18g}  {v.lr_other:8g}   {v.variation[0]:16.2e}   "
             f"{mean:21.2e}"
         )
     print(f"wrote {plot_output_variation(variations, output)}")
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status: 0, or 2 after a mistake, which is printed in a sentence."""
+    try:
+        measure(arguments)
+    except (ConfigError, RunError, ValueError, ModuleNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 2
     return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except (ConfigError, RunError, ValueError, ModuleNotFoundError) as error:
-        sys.exit(str(error))
+    sys.exit(main(sys.argv[1:]))

@@ -34,11 +34,11 @@ def output_variation(
 ) -> list[OutputVariation]:
     """Measures the change of the actions after ONE policy gradient step.
 
-    The measurement behind the paper's thesis (arXiv 2405.15384, section 4.1 and its
-    figure of action variations): for every pair of learning rates the same gradient of
-    the same batch makes one step from the same parameters, and the deterministic
-    actions before and after are compared on the same recorded inputs (teacher forcing,
-    as in Proposition 1: :func:`resel_torchrl.analysis.amplification_bound`). Steps are
+    The measurement behind the paper's thesis (arXiv 2405.15384, its figure of action
+    variations): for every pair of learning rates the same gradient of the same batch
+    makes one step from the same parameters, and the deterministic actions before and
+    after are compared on the same recorded inputs (teacher forcing, as in Proposition
+    1: :func:`resel_torchrl.analysis.amplification_bound`). Steps are
     made on copies: `actor_encoder`, `actor`, the loss and their gradients stay as they
     are, bit for bit. The forward passes of the comparison run in float64, so that a
     change far below float32's rounding of the actions is measured too.

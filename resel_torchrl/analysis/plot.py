@@ -195,7 +195,7 @@ def _draw_agent(
 def _locator() -> Any:
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(5)
+    return MaxNLocator(5, steps=[1, 2, 5, 10])
 
 
 def _thousands(value: float, _: int) -> str:

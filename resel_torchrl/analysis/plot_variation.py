@@ -69,7 +69,9 @@ def plot_output_variation(
     axes[0].set_ylabel(
         "change of the action, $\\|a'_t - a_t\\|_2$\n(actions in [−1, 1])"
     )
-    axes[1].legend(
+    figure.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="outside right center",
         title="lr_context_encoder, lr_other",
         frameon=False,
         fontsize="small",
