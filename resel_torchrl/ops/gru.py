@@ -122,7 +122,7 @@ class _GRUScan(torch.autograd.Function):
         start = is_init.t().unsqueeze(-1)  # [L, R, 1]
         r, z, h_n = activated.split(H, -1)
         previous = torch.cat([state.unsqueeze(0), outputs[:-1]])
-        previous.masked_fill_(start, 0)
+        previous = torch.where(start, state.new_zeros(()), previous)
 
         # d(pre-activations of r, z, h_n)/dh, all known before the loop: [L, R, 3, H].
         slope = torch.empty(L, R, 3, H, dtype=new.dtype, device=new.device)
@@ -152,7 +152,7 @@ class _GRUScan(torch.autograd.Function):
         grad_hidden = grad_hidden.view(L * R, 3 * H)
         grad_gates = grad_hidden.view(L, R, 3 * H).clone()
         torch.mul(slope_n, grad[1:], out=grad_gates[..., 2 * H :])
-        grad_weight = grad_hidden.t() @ previous.view(L * R, H)
+        grad_weight = grad_hidden.t() @ previous.reshape(L * R, H)
         return (
             grad_gates.transpose(0, 1),
             None,

@@ -125,10 +125,11 @@ class _LSTMScan(torch.autograd.Function):
         start = is_init.t().unsqueeze(-1)  # [L, R, 1]
         i, f, g, o = activated.split(H, -1)
         state_h, state_c = state.split(H, -1)
+        zero = state.new_zeros(())
         previous = torch.cat([state_h.unsqueeze(0), outputs[:-1]])
-        previous.masked_fill_(start, 0)
+        previous = torch.where(start, zero, previous)
         previous_c = torch.cat([state_c.unsqueeze(0), cells[:-1]])
-        previous_c.masked_fill_(start, 0)
+        previous_c = torch.where(start, zero, previous_c)
 
         cells_tanh = cells.tanh()
         # d(pre-activations of i, f, g)/dc and d(that of o)/dh, known before the loop.
@@ -172,7 +173,7 @@ class _LSTMScan(torch.autograd.Function):
         return (
             grad_gates.view(L, R, 4 * H).transpose(0, 1),
             None,
-            grad_hidden.t() @ previous.view(L * R, H),
+            grad_hidden.t() @ previous.reshape(L * R, H),
             grad_hidden.sum(0),
             torch.cat([grad[0], grad_c], -1),
         )

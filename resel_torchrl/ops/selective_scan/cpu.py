@@ -164,25 +164,27 @@ class _SelectiveScan(torch.autograd.Function):
             grad_h = grad_h_buffer[: end - begin]
             dy, C_ = grad_y[begin:end].unsqueeze(-1), chunks.C[begin:end].unsqueeze(-2)
             torch.mul(dy, C_, out=grad_h)
-            for t, decay_t, grad_t in zip(
-                range(end - 1, begin - 1, -1),
-                reversed(decay.unbind(0)),
-                reversed(grad_h.unbind(0)),
-                strict=True,
-            ):
-                grad_t += grad_state
-                grad_state = grad_t * decay_t
-                if ctx.resets[t]:
-                    grad_state = masked_state(chunks.start[t], grad_state)
+            grad_h[-1] += grad_state
+            steps, decays = grad_h.unbind(0), decay.unbind(0)
+            for k in range(end - begin - 1, 0, -1):
+                if ctx.resets[begin + k]:
+                    start = chunks.start[begin + k]
+                    steps[k - 1].add_(masked_state(start, decays[k] * steps[k]))
+                else:
+                    steps[k - 1].addcmul_(decays[k], steps[k])
+            grad_state = decays[0] * steps[0]
+            if ctx.resets[begin]:
+                grad_state = masked_state(chunks.start[begin], grad_state)
 
             # Through decay = exp(dt A): times dt, A's gradient; times A, that of dt.
             grad_exponent = grad_decay_buffer[: end - begin]
             torch.mul(grad_h[0], boundary, out=grad_exponent[0])
             torch.mul(grad_h[1:], h[:-1], out=grad_exponent[1:])
             grad_exponent.mul_(decay)
-            if any(ctx.resets[begin:end]):
-                start = chunks.start[begin:end].unsqueeze(-1).unsqueeze(-1)
-                grad_exponent.masked_fill_(start, 0)
+            for k, reset in enumerate(ctx.resets[begin:end]):
+                if reset:
+                    start = chunks.start[begin + k]
+                    grad_exponent[k] = masked_state(start, grad_exponent[k])
             for grad_t, dt_t in zip(
                 grad_exponent.view(-1, chunks.D, chunks.N).unbind(0),
                 chunks.dt[begin:end].reshape(-1, chunks.D, 1).unbind(0),
