@@ -1,8 +1,8 @@
 """How far a trained policy's actions move after ONE gradient step.
 
-The paper's thesis in one figure (arXiv 2405.15384, Proposition 1): a step of the context
-encoder is amplified along the rollout, a step of the other layers is not, so the
-encoder needs the smaller learning rate.
+The paper's thesis in one figure (arXiv 2405.15384, Proposition 1): what a step changes
+in the context encoder adds up along the rollout, what it changes in the policy head
+does not, so the encoder needs the smaller learning rate.
 
     python recipes/output_variation.py run=runs/pendulum_v/gru-seed0
     python recipes/output_variation.py run=runs/pendulum_v/gru-seed0 \
