@@ -71,9 +71,10 @@ def test_links_between_pages_and_files_lead_somewhere():
             if target.startswith("http") or drawn:
                 continue
             known = f"({anchor})=" if anchor else ""
-            if (not to.exists() and not re.search(
-                rf"^\({path}\)=", page.read_text(), re.M
-            )) or (
+            if (
+                not to.exists()
+                and not re.search(rf"^\({path}\)=", page.read_text(), re.M)
+            ) or (
                 anchor and known not in to.read_text() and not _has_heading(to, anchor)
             ):
                 broken.append((page.name, target))

@@ -104,11 +104,11 @@ def test_it_uses_the_parts_it_promises(run):
 def test_it_collects_whole_episodes_with_its_own_policy(run):
     names, _, _ = run
     stored = names["buffer"][:]
-    assert len(stored) == 1200
+    assert len(stored) == 800
     ends = stored["next", "done"].flatten().nonzero().flatten()
-    assert ends.tolist() == [199, 399, 599, 799, 999, 1199]
+    assert ends.tolist() == [199, 399, 599, 799]
     assert stored["next", "reward"].max() < 0
-    assert stored["observation"].unique().numel() > 1000
+    assert stored["observation"].unique().numel() > 700
     # The policy that acted has the parameters that were trained.
     acting = {id(p) for p in names["policy"].parameters()}
     trained = {id(p) for p in names["loss"].parameters()}
@@ -127,7 +127,7 @@ def test_every_weight_moves_and_each_step_touches_its_own_side(run):
     for group, before in zip(optimizer.param_groups, optimizer.before, strict=True):
         for parameter, value in zip(group["params"], before, strict=True):
             assert not torch.equal(parameter, value), group["name"]
-    assert optimizer.step_rates == 15 * [
+    assert optimizer.step_rates == 10 * [
         {"context_encoder_critic", "critic"},
         {"context_encoder_actor", "actor", "alpha"},
     ]
@@ -143,7 +143,7 @@ def moved_by_polyak(step, tau):
 
 def test_targets_move_by_polyak_once_an_update(run):
     _, steps, _ = run
-    assert len(steps) == 15
+    assert len(steps) == 10
     assert all(moved_by_polyak(step, TAU) for step in steps)
     assert not any(moved_by_polyak(step, 2 * TAU) for step in steps[1:])
     moved = [
