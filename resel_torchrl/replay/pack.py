@@ -130,7 +130,6 @@ def pack_episodes(
     device = done.device
     at = torch.from_numpy(at).to(device)
     after = at + 1
-    first = torch.from_numpy(firsts).to(device)
     last = torch.from_numpy(firsts + lengths).to(device)  # row T
     end = torch.from_numpy(starts + lengths - 1).to(device)
 
@@ -159,7 +158,6 @@ def pack_episodes(
     valid[at] = True
     is_init = packed[is_init_key] = torch.ones_like(done_rows)
     is_init[after] = False
-    is_init[first] = True
 
     batch = TensorDict({}, [n_rows, row_length], device=flat.device)
     for key, value in packed.items():

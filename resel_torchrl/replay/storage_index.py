@@ -26,6 +26,11 @@ class StorageIndex:
     mutations; if there were more than were noted (rows edited in place, another
     writer, a sampler attached late), the index is read anew.
 
+    If the ring went around between two looks, or was full when the index was read
+    anew, the transition before the oldest one is gone. Whether an episode begins at
+    the oldest one is then known only from a stored start flag; without, it is left
+    out.
+
     Args:
         done_key (NestedKey): end-of-episode flag in the storage.
         init_key (NestedKey): start-of-episode flag, read if it is stored.

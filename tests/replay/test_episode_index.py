@@ -1,7 +1,5 @@
 """EpisodeIndex against a list of every transition ever written."""
 
-import itertools
-
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,20 +31,21 @@ def longest_run(done, is_init, high):
 
 @settings(deadline=None, max_examples=100)
 @given(
-    flags=st.lists(
-        st.sampled_from([(0, 0), (0, 0), (1, 0), (0, 1), (1, 1)]), max_size=200
+    parts=st.lists(
+        st.lists(st.sampled_from([(0, 0), (0, 0), (1, 0), (0, 1), (1, 1)]), max_size=9),
+        min_size=5,
+        max_size=30,
     ),
-    cuts=st.lists(st.integers(0, 200), max_size=12),
     capacity=st.integers(20, 60),
     with_is_init=st.booleans(),
 )
-def test_any_flags_in_any_pieces(flags, cuts, capacity, with_is_init):
+def test_any_flags_in_any_pieces(parts, capacity, with_is_init):
     """Runs longer than the capacity are refused; until then nothing is missed."""
-    done = np.array([d for d, _ in flags], dtype=bool)
-    is_init = np.array([i for _, i in flags], dtype=bool) if with_is_init else None
-    edges = [0, *sorted(min(cut, len(flags)) for cut in cuts), len(flags)]
-    index = EpisodeIndex()
-    for low, high in itertools.pairwise(edges):
+    flags = np.array([pair for part in parts for pair in part]).reshape(-1, 2) == 1
+    done, is_init = flags[:, 0], flags[:, 1] if with_is_init else None
+    index, high = EpisodeIndex(), 0
+    for length in map(len, parts):
+        low, high = high, high + length
         part = None if is_init is None else is_init[low:high]
         try:
             index.advance(done[low:high], part, capacity)
@@ -63,3 +62,13 @@ def test_any_flags_in_any_pieces(flags, cuts, capacity, with_is_init):
         found = list(zip(index.starts.tolist(), index.lengths.tolist(), strict=True))
         assert found == expected
         assert index.transitions == sum(length for _, length in expected)
+
+
+def test_episode_in_progress_is_dropped_once_its_first_transition_is_gone():
+    index = EpisodeIndex()
+    index.advance(np.array([True, False, False]), None, capacity=5)
+    index.drop_before(1)
+    assert index.open_start == 1
+    index.drop_before(2)
+    index.advance(np.array([True, True]), None, capacity=5)
+    assert (index.starts.tolist(), index.lengths.tolist()) == ([4], [1])

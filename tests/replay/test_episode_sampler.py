@@ -61,13 +61,18 @@ def test_ring_holds_exactly_the_newest_whole_episodes(
     buffer = make_poisoned_buffer(capacity, with_is_init)
     for number, length in enumerate(lengths):
         buffer.extend(make_episode(number, length, with_is_init=with_is_init))
-        if number % look == 0:
-            stored = all_stored(buffer)
+        if number % look == 0 or not with_is_init:
             expected = still_stored(lengths[: number + 1], capacity)
-            if with_is_init or look == 1:
-                assert stored == expected
-            else:  # rows went unread: the oldest may not be known to be a start
-                assert stored in (expected, expected[1:])
+            assert all_stored(buffer) == expected
+
+
+def test_oldest_of_many_unread_episodes_is_drawn_only_if_its_start_is_stored():
+    """Its first transition may follow any part of an episode that was overwritten."""
+    for with_is_init, oldest in ((True, 2), (False, 3)):
+        buffer = make_buffer(12, 1)
+        for number in range(5):
+            buffer.extend(make_episode(number, 4, with_is_init=with_is_init))
+        assert all_stored(buffer) == [(n, 4) for n in range(oldest, 5)]
 
 
 def test_wrapped_episode_is_sampled_whole_and_half_overwritten_one_never():
