@@ -93,7 +93,7 @@ def test_keeps_one_state_a_chunk():
         sequences, weights, state = inputs
         return saved_bytes(lambda: run(sequences, weights, is_init, state)) / 8
 
-    boundaries = math.ceil(L / chunk_length(R, D, N)) - 1  # the first is the input
+    boundaries = math.ceil(L / chunk_length(R, D, N))
     assert kept(CASE.run) == boundaries * R * D * N + R * L / 8
     assert kept(CASE.naive) >= 3 * R * L * D * N
 

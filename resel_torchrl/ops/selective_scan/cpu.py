@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from resel_torchrl.ops._resets import any_requires_grad, masked_state, reset_steps
 
-# Numbers in one chunk's [K, R, D, N] buffer: few enough to stay in a core's cache, many
+# Numbers in one chunk's [K, R, N, D] buffer: few enough to stay in a core's cache, many
 # enough that a chunk's vectorised operations cost more than calling them.
 _CHUNK_NUMBERS = 2**19
 _SHORTEST_CHUNK, _LONGEST_CHUNK = 8, 64
@@ -72,7 +72,11 @@ def selective_scan_cpu(
 
 
 class _Chunks:
-    """Time-major inputs and the buffers that each chunk is computed in."""
+    """Time-major inputs and the buffers that each chunk is computed in.
+
+    States are laid out [R, N, D] here: there are more channels than states, and a
+    longer innermost dimension makes for fewer, longer vector loops.
+    """
 
     def __init__(self, x, dt, A, B, C, is_init, resets):
         self.x, self.dt, self.B, self.C = (
@@ -81,24 +85,24 @@ class _Chunks:
         self.u = self.dt * self.x  # [L, R, D]
         self.start, self.resets = is_init.t(), resets
         # exp2 is several times faster than exp on a CPU.
-        self.A_log2 = A * math.log2(math.e)
+        self.A_log2 = (A * math.log2(math.e)).t().contiguous()  # [N, D]
         self.L, self.R, self.D = self.x.shape
         self.N = A.shape[1]
         self.K = min(chunk_length(self.R, self.D, self.N), self.L)
         self.decay, self.h = self.buffer(), self.buffer()
 
     def buffer(self):
-        shape = (self.K, self.R, self.D, self.N)
+        shape = (self.K, self.R, self.N, self.D)
         return torch.empty(shape, dtype=self.x.dtype, device=self.x.device)
 
     def spans(self):
         return [(s, min(s + self.K, self.L)) for s in range(0, self.L, self.K)]
 
     def states(self, begin, end, state):
-        """Decays and states [k, R, D, N] of steps begin to end, in the buffers."""
+        """Decays and states [k, R, N, D] of steps begin to end, in the buffers."""
         decay, h = self.decay[: end - begin], self.h[: end - begin]
-        torch.mul(self.dt[begin:end].unsqueeze(-1), self.A_log2, out=decay).exp2_()
-        u, B = self.u[begin:end].unsqueeze(-1), self.B[begin:end].unsqueeze(-2)
+        torch.mul(self.dt[begin:end].unsqueeze(-2), self.A_log2, out=decay).exp2_()
+        u, B = self.u[begin:end].unsqueeze(-2), self.B[begin:end].unsqueeze(-1)
         torch.mul(u, B, out=h)
         for t, decay_t, h_t in zip(
             range(begin, end), decay.unbind(0), h.unbind(0), strict=True
@@ -109,16 +113,16 @@ class _Chunks:
         return decay, h
 
     def over_states(self, vectors, matrices):
-        """Σ_n vectors[k, r, n] · matrices[k, r, d, n]: [k, R, D]."""
+        """Σ_n vectors[k, r, n] · matrices[k, r, n, d]: [k, R, D]."""
         product = torch.bmm(
-            vectors.reshape(-1, 1, self.N), matrices.view(-1, self.D, self.N).mT
+            vectors.reshape(-1, 1, self.N), matrices.view(-1, self.N, self.D)
         )
         return product.view(-1, self.R, self.D)
 
     def over_channels(self, vectors, matrices):
-        """Σ_d vectors[k, r, d] · matrices[k, r, d, n]: [k, R, N]."""
+        """Σ_d vectors[k, r, d] · matrices[k, r, n, d]: [k, R, N]."""
         product = torch.bmm(
-            vectors.reshape(-1, 1, self.D), matrices.view(-1, self.D, self.N)
+            vectors.reshape(-1, 1, self.D), matrices.view(-1, self.N, self.D).mT
         )
         return product.view(-1, self.R, self.N)
 
@@ -126,6 +130,7 @@ class _Chunks:
 def _forward(x, dt, A, B, C, is_init, resets, state, keep):
     chunks = _Chunks(x, dt, A, B, C, is_init, resets)
     y = torch.empty_like(chunks.x)
+    state = state.mT.contiguous()  # [R, N, D]
     boundaries = []
     for begin, end in chunks.spans():
         if keep:
@@ -133,7 +138,7 @@ def _forward(x, dt, A, B, C, is_init, resets, state, keep):
         _, h = chunks.states(begin, end, state)
         y[begin:end] = chunks.over_states(chunks.C[begin:end], h)
         state = h[-1].clone()
-    return y.transpose(0, 1), state, boundaries
+    return y.transpose(0, 1), state.mT.contiguous(), boundaries
 
 
 class _SelectiveScan(torch.autograd.Function):
@@ -152,7 +157,9 @@ class _SelectiveScan(torch.autograd.Function):
         grad_y = grad_y.transpose(0, 1).contiguous()  # [L, R, D]
         grad_u, grad_dt = torch.empty_like(chunks.u), torch.empty_like(chunks.dt)
         grad_B, grad_C = torch.empty_like(chunks.B), torch.empty_like(chunks.C)
+        A = A.t().contiguous()  # [N, D]
         grad_A = torch.zeros_like(A)
+        grad_state = grad_state.mT
         grad_h_buffer, grad_decay_buffer = chunks.buffer(), chunks.buffer()
         for (begin, end), boundary in zip(
             reversed(chunks.spans()), reversed(boundaries), strict=True
@@ -162,8 +169,8 @@ class _SelectiveScan(torch.autograd.Function):
 
             # grad_h[t] = dy_t ⊗ C_t + decay[t + 1] · grad_h[t + 1]
             grad_h = grad_h_buffer[: end - begin]
-            dy, C_ = grad_y[begin:end].unsqueeze(-1), chunks.C[begin:end].unsqueeze(-2)
-            torch.mul(dy, C_, out=grad_h)
+            dy, C = grad_y[begin:end].unsqueeze(-2), chunks.C[begin:end].unsqueeze(-1)
+            torch.mul(dy, C, out=grad_h)
             grad_h[-1] += grad_state
             steps, decays = grad_h.unbind(0), decay.unbind(0)
             for k in range(end - begin - 1, 0, -1):
@@ -185,13 +192,9 @@ class _SelectiveScan(torch.autograd.Function):
                 if reset:
                     start = chunks.start[begin + k]
                     grad_exponent[k] = masked_state(start, grad_exponent[k])
-            for grad_t, dt_t in zip(
-                grad_exponent.view(-1, chunks.D, chunks.N).unbind(0),
-                chunks.dt[begin:end].reshape(-1, chunks.D, 1).unbind(0),
-                strict=True,
-            ):
-                grad_A.addcmul_(grad_t, dt_t)
-            torch.sum(grad_exponent.mul_(A), -1, out=grad_dt[begin:end])
+            step_sizes = chunks.dt[begin:end].unsqueeze(-2)
+            grad_A += torch.mul(grad_exponent, step_sizes, out=decay).sum((0, 1))
+            torch.sum(grad_exponent.mul_(A), -2, out=grad_dt[begin:end])
 
             grad_u[begin:end] = chunks.over_states(chunks.B[begin:end], grad_h)
             grad_B[begin:end] = chunks.over_channels(chunks.u[begin:end], grad_h)
@@ -200,9 +203,9 @@ class _SelectiveScan(torch.autograd.Function):
         return (
             grad_x.transpose(0, 1),
             grad_dt.transpose(0, 1),
-            grad_A,
+            grad_A.t(),
             grad_B.transpose(0, 1),
             grad_C.transpose(0, 1),
             None,
-            grad_state,
+            grad_state.mT,
         )
