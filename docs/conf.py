@@ -1,5 +1,7 @@
 """Sphinx configuration: furo theme, MyST Markdown, API pages from docstrings."""
 
+import inspect
+
 import resel_torchrl
 
 project = "resel_torchrl"
@@ -31,3 +33,17 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
+
+
+def show_constructor(app, what, name, obj, options, signature, returns):
+    """Give a loss the signature of its constructor, which its metaclass hides."""
+    if what == "class" and signature == "(*args, **kwargs)":
+        parameters = list(inspect.signature(obj.__init__).parameters.values())[1:]
+        bare = [p.replace(annotation=inspect.Parameter.empty) for p in parameters]
+        signature = str(inspect.Signature(bare))
+    return signature, returns
+
+
+def setup(app):
+    """Connect the handlers above."""
+    app.connect("autodoc-process-signature", show_constructor)

@@ -89,7 +89,8 @@ def test_it_is_at_most_40_lines_of_88_columns():
 
 def test_it_uses_the_parts_it_promises(run):
     names, _, _ = run
-    assert type(names["collector"]) is Collector
+    assert names["Collector"] is Collector
+    assert "for data in Collector(env, policy" in example()
     assert type(names["buffer"]) is torchrl.data.TensorDictReplayBuffer
     assert type(names["sampler"]).__name__ == "EpisodeSampler"
     for module, name in [
