@@ -30,8 +30,8 @@ def pack_episodes(
 
     An episode of ``T`` transitions has ``T + 1`` observations and takes ``T + 1``
     consecutive rows of time; the successor of ``[r, t]`` is ``[r, t + 1]``, so one
-    unroll over ``L`` gives both the contexts and the next contexts (paper
-    arXiv 2405.15384, Section 4.3)::
+    unroll over ``L`` gives both the contexts and the next contexts of whole
+    trajectories, which the method (arXiv 2405.15384) learns from::
 
         t                 0    1    2  ...  T       | next episode | padding
         observation       o_0  o_1  o_2 ... o_T

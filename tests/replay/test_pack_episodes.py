@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchrl.data import LazyTensorStorage, SliceSampler, TensorDictReplayBuffer
 
-from resel_torchrl.replay import pack_episodes, padding_share
+from resel_torchrl.replay import EpisodeSampler, pack_episodes, padding_share
 from tests.replay.episodes import NAN, make_buffer, make_episode
 from tests.replay.reference import pack_one_by_one, places_first_fit
 
@@ -233,3 +233,23 @@ def test_share_of_padding():
     batch = pack_episodes(make_episode(1, 3), 5, 2)
     assert padding_share(batch).item() == pytest.approx(0.7)
     assert padding_share(batch.rename_key_("valid", "mask"), "mask").ndim == 0
+
+
+@pytest.mark.gpu
+def test_on_cuda_equals_cpu():
+    def draw(device):
+        buffer = TensorDictReplayBuffer(
+            storage=LazyTensorStorage(50, device=device),
+            sampler=EpisodeSampler(seed=0),
+            batch_size=20,
+        )
+        for number in range(25):
+            buffer.extend(make_episode(number, 1 + number % 7))
+        flat = buffer.sample()
+        lengths = buffer.sampler.last_lengths
+        return pack_episodes(flat, 10), pack_episodes(flat, 10, lengths=lengths)
+
+    expected, _ = draw("cpu")
+    for batch in draw("cuda"):
+        assert batch.device.type == "cuda"
+        assert (batch.cpu() == expected).all()
