@@ -1,5 +1,7 @@
 """Episodes whose every value tells which episode and which step it belongs to."""
 
+import warnings
+
 import torch
 from tensordict import TensorDict
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
@@ -79,3 +81,21 @@ def sampled_episodes(batch):
         ]
         episodes.append((number, length))
     return episodes
+
+
+def all_stored(buffer):
+    """Every whole episode of the buffer: more is asked for than there is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return sampled_episodes(buffer.sample(10**6))
+
+
+def still_stored(lengths, capacity):
+    """The newest episodes whose lengths add up to at most the capacity."""
+    total = sum(lengths)
+    kept = []
+    for number, length in enumerate(lengths):
+        if total <= capacity:
+            kept.append((number, length))
+        total -= length
+    return kept

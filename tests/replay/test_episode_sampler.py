@@ -1,51 +1,28 @@
 """EpisodeSampler draws whole episodes, exactly those that the storage holds."""
 
-import copy
-import io
 import math
-import pickle
 import warnings
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensordict import TensorDict
 from torchrl.data import (
-    LazyMemmapStorage,
     LazyTensorStorage,
-    ListStorage,
     ReplayBuffer,
     SliceSampler,
     TensorDictReplayBuffer,
 )
 
 from resel_torchrl.replay import EpisodeSampler
-from resel_torchrl.training.buffer_state import buffer_state, load_buffer_state
 from tests.replay.episodes import (
+    all_stored,
     make_buffer,
     make_episode,
     make_poisoned_buffer,
     sampled_episodes,
+    still_stored,
 )
-
-
-def all_stored(buffer):
-    """Every whole episode of the buffer: more is asked for than there is."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return sampled_episodes(buffer.sample(10**6))
-
-
-def still_stored(lengths, capacity):
-    """The newest episodes whose lengths add up to at most the capacity."""
-    total = sum(lengths)
-    kept = []
-    for number, length in enumerate(lengths):
-        if total <= capacity:
-            kept.append((number, length))
-        total -= length
-    return kept
 
 
 @settings(deadline=None, max_examples=60)
@@ -254,74 +231,6 @@ def test_generator_of_the_buffer_takes_precedence():
     assert draws(0) == draws(0) != draws(1)
 
 
-def save_through_files(buffer, other, path):
-    buffer.dumps(path)
-    other.loads(path)
-
-
-def save_through_state_dict(buffer, other, path):
-    file = io.BytesIO()
-    torch.save(buffer.state_dict(), file)
-    file.seek(0)
-    other.load_state_dict(torch.load(file, weights_only=False))
-
-
-def save_through_checkpoint(buffer, other, path):
-    load_buffer_state(other, copy.deepcopy(buffer_state(buffer)))
-
-
-@pytest.mark.parametrize("storage", [LazyTensorStorage, LazyMemmapStorage])
-@pytest.mark.parametrize(
-    "save", [save_through_files, save_through_state_dict, save_through_checkpoint]
-)
-@pytest.mark.parametrize("written", [8, 40], ids=["part filled", "wrapped"])
-def test_a_restored_buffer_goes_on_as_the_original(save, storage, written, tmp_path):
-    """Also with rows not yet read, an episode in progress, and later writes."""
-    buffer = make_buffer(100, 12, storage=storage)
-    for number in range(written):
-        buffer.extend(make_episode(number, 1 + number % 6))
-        if number == written - 4:
-            buffer.sample()
-    unfinished = make_episode(99, 9)
-    buffer.extend(unfinished[:5])
-    other = make_buffer(100, 12, storage=storage, seed=7)
-    save(buffer, other, tmp_path / "buffer")
-
-    def go_on(buffer):
-        batches = [buffer.sample()]
-        buffer.extend(unfinished[5:].clone())
-        for number in range(200, 230):
-            batches.append(buffer.sample())
-            buffer.extend(make_episode(number, 1 + number % 5))
-        return torch.cat(batches)
-
-    ours, theirs = go_on(buffer), go_on(other)
-    assert (ours == theirs).all()
-    assert 99 in ours["observation"][:, 0]
-
-
-def test_loading_restores_the_draws_and_a_fresh_seed_does_not(tmp_path):
-    buffer, other, control = (make_buffer(100, 12, seed=s) for s in (0, 1, 1))
-    for number in range(15):
-        for b in (buffer, control):
-            b.extend(make_episode(number, 1 + number % 6))
-    buffer.sample()
-    save_through_files(buffer, other, tmp_path / "buffer")
-    index = buffer.sample()["index"].tolist()
-    assert other.sample()["index"].tolist() == index
-    assert control.sample()["index"].tolist() != index
-
-
-def test_a_pickled_or_copied_sampler_goes_on_as_the_original():
-    buffer = make_buffer(100, 12)
-    for number in range(15):
-        buffer.extend(make_episode(number, 4))
-    buffer.sample()
-    twins = [copy.deepcopy(buffer.sampler), pickle.loads(pickle.dumps(buffer.sampler))]
-    slots = [s.sample(buffer.storage, 12)[0].tolist() for s in (buffer.sampler, *twins)]
-    assert slots[0] == slots[1] == slots[2]
-
-
 def test_stored_flags_are_returned_as_they_are():
     buffer = make_buffer(100, 30)
     ends = ["terminated", "truncated"] * 3
@@ -351,138 +260,3 @@ def test_other_keys():
     missing.extend(make_episode(0, 5))
     with pytest.raises(KeyError, match="finished"):
         missing.sample()
-
-
-def test_empty_then_fill_again():
-    buffer = make_buffer(20, 1)
-    for number in range(6):
-        buffer.extend(make_episode(number, 5))
-    buffer.sample()
-    buffer.empty()
-    assert not buffer.can_sample()
-    with pytest.raises(RuntimeError, match="empty buffer"):
-        buffer.sample()
-    buffer.extend(make_episode(9, 4))
-    assert buffer.can_sample()
-    assert all_stored(buffer) == [(9, 4)]
-
-
-def test_nothing_to_sample_is_explained():
-    buffer = make_buffer(8, 1)
-    with pytest.raises(RuntimeError, match="empty buffer: extend it first"):
-        buffer.sample()
-    buffer.extend(make_episode(0, 3, end=None))
-    with pytest.raises(RuntimeError, match="3 transitions of unfinished episodes"):
-        buffer.sample()
-
-
-@pytest.mark.parametrize("lengths", [[9], [3, 9], [5, 20]])
-def test_one_write_longer_than_the_storage_is_refused(lengths):
-    buffer = make_buffer(8, 1)
-    for number, length in enumerate(lengths[:-1]):
-        buffer.extend(make_episode(number, length))
-    with pytest.raises(ValueError, match=f"storage of 8 .* got {lengths[-1]} at once"):
-        buffer.extend(make_episode(9, lengths[-1]))
-
-
-@pytest.mark.parametrize("finished", [True, False])
-def test_episode_longer_than_the_storage_in_parts_is_refused(finished):
-    buffer = make_buffer(8, 1)
-    whole = make_episode(0, 11, end="truncated" if finished else None)
-    buffer.extend(whole[:6])
-    with pytest.raises(RuntimeError, match="unfinished"):
-        buffer.sample()
-    buffer.extend(whole[6:])
-    for _ in range(2):
-        with pytest.raises(ValueError, match="at least 11: make the storage"):
-            buffer.sample()
-
-
-def test_full_storage_without_a_whole_episode_is_explained():
-    buffer = make_buffer(8, 1)
-    whole = make_episode(0, 20)
-    for part in whole.split(5):
-        buffer.extend(part)
-    with pytest.raises(RuntimeError, match="full storage of 8"):
-        buffer.sample()
-
-
-def test_batch_size_must_be_positive():
-    buffer = make_buffer(8, 1)
-    buffer.extend(make_episode(0, 3))
-    with pytest.raises(ValueError, match="at least 1, got 0"):
-        buffer.sampler.sample(buffer.storage, 0)
-
-
-def test_index_is_read_anew_when_rows_are_edited_in_place():
-    buffer = make_buffer(20, 1)
-    for number in range(2):
-        buffer.extend(make_episode(number, 4))
-    assert all_stored(buffer) == [(0, 4), (1, 4)]
-    rows = buffer[4:8]
-    rows["next", "done"] = torch.zeros(4, 1, dtype=torch.bool)
-    buffer[4:8] = rows
-    assert all_stored(buffer) == [(0, 4)]
-
-
-@pytest.mark.parametrize("capacity", [50, 10])
-def test_sampler_attached_late_finds_what_is_stored(capacity):
-    buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(capacity), batch_size=1)
-    for number in range(4):
-        buffer.extend(make_episode(number, 4))
-    buffer.set_sampler(EpisodeSampler(seed=0))
-    expected = still_stored([4] * 4, capacity)
-    assert all_stored(buffer) == expected
-    late = EpisodeSampler(seed=0)
-    buffer.set_sampler(late)
-    buffer.extend(make_episode(4, 4))
-    assert all_stored(buffer) == still_stored([4] * 5, capacity)
-
-
-def test_rows_written_past_the_sampler_are_found():
-    buffer = make_buffer(10, 1)
-    for number in range(3):
-        buffer.extend(make_episode(number, 4))
-    assert all_stored(buffer) == [(1, 4), (2, 4)]
-    buffer.writer.extend(make_episode(3, 3))
-    assert all_stored(buffer) == [(2, 4), (3, 3)]
-
-
-def test_flags_of_a_write_are_read_once(monkeypatch):
-    """The stock sampler reads the whole column at every sample."""
-    buffer = make_buffer(1000, 20)
-    read = []
-    get = LazyTensorStorage.get
-
-    def count(self, index):
-        read.append(index)
-        return get(self, index)
-
-    for number in range(50):
-        buffer.extend(make_episode(number, 6))
-    buffer.sample()
-    monkeypatch.setattr(LazyTensorStorage, "get", count)
-    for number in range(3):
-        buffer.sample()
-        buffer.extend(make_episode(number, 4))
-        buffer.sample()
-    flags = [index for index in read if isinstance(index, slice)]
-    assert flags == [slice(300 + 4 * i, 304 + 4 * i) for i in range(3)]
-    assert len(read) == len(flags) + 6
-
-
-def test_unsupported_buffers_are_named():
-    episode = make_episode(0, 4)
-    buffer = ReplayBuffer(storage=ListStorage(10), sampler=EpisodeSampler())
-    buffer.extend(list(episode))
-    with pytest.raises(RuntimeError, match=r"tensor storage.*ListStorage"):
-        buffer.sample(2)
-    buffer = TensorDictReplayBuffer(
-        storage=LazyTensorStorage(10, ndim=2), sampler=EpisodeSampler(), batch_size=2
-    )
-    with pytest.raises(RuntimeError, match="one dimension"):
-        buffer.extend(TensorDict({"a": torch.zeros(2, 2)}, [2, 2]))
-    sampler = EpisodeSampler()
-    sampler.extend(torch.arange(4))
-    with pytest.raises(RuntimeError, match="round-robin"):
-        sampler.extend(torch.tensor([7, 8]))
