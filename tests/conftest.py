@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+# Tests run side by side on few cores; small problems are fastest on one thread each.
+torch.set_num_threads(1)
+
 
 def pytest_collection_modifyitems(items):
     if torch.cuda.is_available():
