@@ -15,7 +15,7 @@ help:
 $(VENV)/bin/python:
 	@echo "Creating a virtual environment in $(VENV) ..."
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 10) else "Python 3.10 or newer is needed, got %d.%d; set PYTHON=/path/to/python3.11" % v[:2])'
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing resel_torchrl and what it runs on (once; PyTorch is the large part) ..."

@@ -46,6 +46,7 @@ def last_returns(results, agent: str) -> list[float]:
 
 def main(overrides: Sequence[str], run_dir: Path = RUN) -> None:
     """Train, or go on; then compare."""
+    shipped = [r for r in read_results(RESULTS) if r.agent in CONTROLS]
     if (run_dir / "config.yaml").exists():
         config = compose(["task=pendulum_v", f"resume={run_dir}"])
         run, config = open_run(config, [f"resume={run_dir}", *overrides])
@@ -56,7 +57,6 @@ def main(overrides: Sequence[str], run_dir: Path = RUN) -> None:
         )
     make_training(config, run).run()
 
-    shipped = [r for r in read_results(RESULTS) if r.agent in CONTROLS]
     own = read_runs([run_dir])
     agent = own[-1].agent
     rows = [("random policy", random_return(config), "")]
