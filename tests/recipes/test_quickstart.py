@@ -1,0 +1,57 @@
+"""The first thing a newcomer runs: train, compare with the shipped controls, draw."""
+
+import csv
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_quickstart_trains_compares_draws_and_goes_on(tmp_path, capsys):
+    quickstart = load("quickstart")
+    short = [
+        "steps=600",
+        "train.random_steps=200",
+        "train.updates_per_step=0.02",
+        "eval.interval=200",
+        "eval.episodes=2",
+        "log.console=false",
+    ]
+    run = tmp_path / "run"
+    quickstart.main(short, run)
+    first = capsys.readouterr().out
+    assert "random policy" in first
+    assert "memoryless control" in first
+    assert "recurrent agent (lstm)" in first
+    assert (run / "plots" / "quickstart.png").stat().st_size > 10_000
+    with open(run / "plots" / "quickstart.csv", newline="") as stream:
+        agents = {row["agent"] for row in csv.DictReader(stream)}
+    assert agents == {"lstm", "memoryless", "one_step"}
+
+    quickstart.main([], run)  # finished: nothing is trained again, the table is
+    assert capsys.readouterr().out.splitlines()[-2:] == first.splitlines()[-2:]
+
+
+@pytest.mark.parametrize("core", ["lstm", "memoryless"])
+def test_plain_loop_updates_and_evaluates(core, monkeypatch, capsys):
+    plain_loop = load("plain_loop")
+    monkeypatch.setattr(plain_loop, "RANDOM_EPISODES", 4)
+    value = plain_loop.main(core, seed=0, steps=1000)
+    assert -2000 < value < 0
+    assert "step   1000" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_memory_solves_what_the_control_cannot():
+    plain_loop = load("plain_loop")
+    assert plain_loop.main("lstm", seed=0, steps=16_000) > -350
+    assert plain_loop.main("memoryless", seed=0, steps=16_000) < -900
