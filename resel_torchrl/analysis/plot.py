@@ -161,7 +161,13 @@ def _draw(results: Sequence[Result], path: Path) -> None:
         ax.set_xlabel("environment steps")
         ax.xaxis.set_major_locator(_locator())
         ax.xaxis.set_major_formatter(_thousands)
-        ax.legend(frameon=False, fontsize="small")
+        # Below the panel, where it covers no curve.
+        ax.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.22),
+            frameon=False,
+            fontsize="small",
+        )
     for ax in axes[:: min(len(axes), 4)]:
         ax.set_ylabel("evaluation return\n(sum of rewards per episode)")
     save_figure(figure, path)
