@@ -42,12 +42,15 @@ def curve_style(number: int) -> dict[str, str]:
     return {"color": COLOURS[place], "linestyle": DASHES[rounds % len(DASHES)]}
 
 
-def new_figure(panels: int, columns: int = 4) -> tuple[Any, list[Any]]:
+def new_figure(
+    panels: int, columns: int = 4, *, height: float = 3.0
+) -> tuple[Any, list[Any]]:
     """A figure of equal panels, filled row by row, and its axes.
 
     Args:
         panels: How many.
         columns: How many stand side by side at most.
+        height: Inches of one row of panels.
 
     Raises:
         ModuleNotFoundError: If matplotlib, the extra `plot`, is not installed.
@@ -68,7 +71,7 @@ def new_figure(panels: int, columns: int = 4) -> tuple[Any, list[Any]]:
     columns = min(panels, columns)
     rows = -(-panels // columns)
     width = 5.0 if columns == 1 else 4.0 * columns
-    figure = Figure(figsize=(width, 3.0 * rows), layout="constrained")
+    figure = Figure(figsize=(width, height * rows), layout="constrained")
     axes = [figure.add_subplot(rows, columns, place + 1) for place in range(panels)]
     for ax in axes:
         ax.grid(alpha=0.3, linewidth=0.6)

@@ -153,7 +153,9 @@ def _draw(results: Sequence[Result], path: Path) -> None:
         agents.setdefault(r.agent, defaultdict(list))[r.seed].append(r)
     labels = sorted({r.agent for r in results})
     styles = {label: curve_style(number) for number, label in enumerate(labels)}
-    figure, axes = new_figure(len(tasks))
+    # Legends stand below the panels, where they cover no curve, and need room there.
+    lines = max(len(agents) for agents in tasks.values())
+    figure, axes = new_figure(len(tasks), height=3.0 + 0.2 * lines)
     for ax, (task, agents) in zip(axes, tasks.items(), strict=True):
         for label, seeds in agents.items():
             _draw_agent(ax, label, list(seeds.values()), styles[label])
@@ -161,10 +163,9 @@ def _draw(results: Sequence[Result], path: Path) -> None:
         ax.set_xlabel("environment steps")
         ax.xaxis.set_major_locator(_locator())
         ax.xaxis.set_major_formatter(_thousands)
-        # Below the panel, where it covers no curve.
         ax.legend(
             loc="upper center",
-            bbox_to_anchor=(0.5, -0.22),
+            bbox_to_anchor=(0.5, -0.2),
             frameon=False,
             fontsize="small",
         )
