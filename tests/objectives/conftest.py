@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from tests.objectives.episodes import LENGTHS, ROW_LENGTH, make_episodes, pack
+
 
 @pytest.fixture(autouse=True)
 def float64_on_one_thread():
@@ -12,3 +14,9 @@ def float64_on_one_thread():
     yield
     torch.set_default_dtype(dtype)
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def batch(float64_on_one_thread):
+    """Several episodes in each row, packed."""
+    return pack(make_episodes(LENGTHS), ROW_LENGTH)

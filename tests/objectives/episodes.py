@@ -18,6 +18,7 @@ from resel_torchrl.objectives import RESeLLoss
 from resel_torchrl.replay import pack_episodes
 
 OBSERVATION, ACTION, CRITICS, CONTEXT = 3, 2, 4, 5
+LENGTHS, ROW_LENGTH = [4, 1, 6, 2, 3], 13  # several episodes in each row
 CORE_OPTIONS = {"mamba": {"d_state": 3, "d_conv": 3}}
 
 

@@ -17,7 +17,9 @@ from torchrl.objectives import SACLoss
 
 from tests.objectives.episodes import (
     ACTION,
+    LENGTHS,
     OBSERVATION,
+    ROW_LENGTH,
     locate,
     make_episodes,
     make_loss,
@@ -27,7 +29,6 @@ from tests.objectives.episodes import (
 CORES = ["gru", "lstm", "mamba", "memoryless", "one_step"]
 # Most tests build no target updater; TorchRL reminds of it.
 pytestmark = pytest.mark.filterwarnings("ignore:No target network updater")
-LENGTHS, ROW_LENGTH = [4, 1, 6, 2, 3], 13
 
 
 def resel_terms(loss):

@@ -1,80 +1,20 @@
-import math
+"""Which group each parameter is in."""
 
 import pytest
 import torch
-from tensordict.nn import (
-    ProbabilisticTensorDictSequential,
-    TensorDictModule,
-    TensorDictSequential,
-)
 from torch import nn
 from torchrl.objectives import SACLoss
 
-from resel_torchrl.modules import (
-    ContextEncoder,
-    EnsembleCritic,
-    TanhNormalActor,
-    context_inputs,
-    make_policy,
-)
-from resel_torchrl.objectives import RESeLLoss
 from resel_torchrl.optim import parameter_groups
-
-RATES = {
-    "lr_context_encoder": 1e-5,
-    "lr_actor": 3e-4,
-    "lr_critic": 1e-3,
-    "lr_alpha": 1e-4,
-}
-
-
-def make_encoder(side="actor", core="gru"):
-    return ContextEncoder(
-        context_inputs(4, 2),
-        core,
-        embedding_size=5,
-        hidden_size=8,
-        context_size=3,
-        out_key=f"context_{side}",
-    )
-
-
-def make_actor():
-    return TanhNormalActor(4, 2, context_size=3, hidden_sizes=(6,))
-
-
-def make_critic(**kwargs):
-    return EnsembleCritic(
-        4, 2, context_size=3, n_critics=2, hidden_sizes=(6,), **kwargs
-    )
-
-
-def make_resel_loss(actor_encoder=None, critic_encoder=None, **kwargs):
-    return RESeLLoss(
-        make_actor(),
-        make_critic(),
-        actor_encoder=actor_encoder or make_encoder(),
-        critic_encoder=critic_encoder or make_encoder("critic"),
-        **kwargs,
-    )
-
-
-class SingleValue(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(4 + 3 + 2, 1)
-
-    def forward(self, *inputs):
-        return self.layer(torch.cat(inputs, -1))
-
-
-def value_network(encoder):
-    head = TensorDictModule(
-        SingleValue(),
-        in_keys=["observation", encoder.out_key, "action"],
-        out_keys=["state_action_value"],
-    )
-    return TensorDictSequential(encoder, head)
+from tests.optim.parts import (
+    RATES,
+    ActorCritic,
+    Agent,
+    make_encoder,
+    make_policy_network,
+    make_resel_loss,
+    value_network,
+)
 
 
 def by_name(groups):
@@ -171,10 +111,6 @@ def test_stock_sac_loss_with_encoders_inside_its_networks(kwargs):
     )
 
 
-def make_policy_network(encoder):
-    return ProbabilisticTensorDictSequential(encoder, *make_actor().module)
-
-
 @pytest.mark.parametrize("separate_losses", [False, True])
 def test_parameters_shared_by_actor_and_critic_are_in_one_group(separate_losses):
     encoder = make_encoder()
@@ -205,24 +141,6 @@ def test_a_claim_decides_for_shared_parameters():
     assert ids(encoder.pre_encoders.parameters()) < ids(named["actor"]["params"])
 
 
-def test_tensors_that_a_loss_hides_are_named():
-    encoder = make_encoder("critic")
-    values = [value_network(encoder), value_network(encoder)]
-    loss = SACLoss(make_policy_network(make_encoder()), values)
-    assert not any(
-        "trunk" in n for n, _ in loss.qvalue_network_params.named_parameters()
-    )
-    with pytest.raises(ValueError, match=r"qvalue_network_params\S*trunk\.in_proj"):
-        parameter_groups(loss, **RATES)
-
-
-class Agent(nn.Module):
-    def __init__(self, core="gru"):
-        super().__init__()
-        self.memory = make_encoder(core=core)
-        self.head = nn.Linear(3, 2)
-
-
 def test_a_users_module_with_one_side():
     agent = Agent()
     groups = parameter_groups(agent, lr_context_encoder=1e-5, lr_actor=1e-3)
@@ -234,15 +152,6 @@ def test_a_users_module_with_one_side():
     )
     named = by_name(parameter_groups(agent, lr_context_encoder=1e-5, lr_critic=1e-3))
     assert set(named) == {"context_encoder_critic", "critic"}
-
-
-class ActorCritic(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.policy = make_policy(make_encoder(), make_actor())
-        self.critic = make_critic()
-        self.memory = make_encoder("critic")
-        self.scale = nn.Parameter(torch.ones(1))
 
 
 @pytest.mark.parametrize("how", ["names", "modules"])
@@ -267,25 +176,6 @@ def test_a_users_module_with_both_sides_names_what_is_not_ours(how):
     )
 
 
-def test_a_name_claims_whole_parts_only():
-    agent = ActorCritic()
-    with pytest.raises(ValueError, match=r"actor: .*got 'pol'"):
-        parameter_groups(agent, **RATES, actor="pol", critic=("memory", "scale"))
-
-
-def test_unknown_parameters_are_named():
-    with pytest.raises(ValueError) as error:
-        parameter_groups(ActorCritic(), **RATES, critic="memory")
-    message = str(error.value)
-    assert "scale" in message
-    assert "policy.module.0.pre_encoders.0.weight" in message
-    assert "critic.weights" not in message  # the library's own class tells its side
-    loss = make_resel_loss()
-    loss.extra = nn.Parameter(torch.zeros(1))
-    with pytest.raises(ValueError, match=r"neither actor nor critic: extra\."):
-        parameter_groups(loss, **RATES)
-
-
 def test_a_loss_within_a_users_module():
     holder = nn.ModuleDict({"loss": make_resel_loss()})
     groups = parameter_groups(holder, **RATES)
@@ -305,46 +195,3 @@ def test_a_fixed_temperature_needs_no_learning_rate():
     loss = make_resel_loss(fixed_alpha=True)
     rates = {**RATES, "lr_alpha": None}
     assert "alpha" not in by_name(parameter_groups(loss, **rates))
-
-
-@pytest.mark.parametrize(
-    "rate", [0, 0.0, -1e-5, math.nan, math.inf, "1e-5", None, True]
-)
-def test_a_learning_rate_must_be_a_number_above_zero(rate):
-    with pytest.raises(ValueError, match=r"lr_context_encoder: .* above 0, got"):
-        parameter_groups(make_resel_loss(), **{**RATES, "lr_context_encoder": rate})
-
-
-def test_all_faults_are_listed_at_once():
-    loss = make_resel_loss()
-    loss.extra = nn.Parameter(torch.zeros(1))
-    with pytest.raises(ValueError) as error:
-        parameter_groups(
-            loss,
-            lr_context_encoder=0.0,
-            lr_actor=-1.0,
-            actor="acotr",
-            critic="log_alpha",
-        )
-    message = str(error.value)
-    for part in (
-        "lr_context_encoder: expected a number above 0",
-        "lr_actor: expected a number above 0",
-        "lr_critic: expected a learning rate",
-        "actor: expected a part of the module",
-        "extra",
-    ):
-        assert part in message
-
-
-def test_a_parameter_claimed_by_both_sides_is_refused():
-    agent = ActorCritic()
-    with pytest.raises(ValueError, match=r"scale: expected under actor or critic, got"):
-        parameter_groups(
-            agent, **RATES, actor=("policy", "scale"), critic=("memory", "scale")
-        )
-
-
-def test_a_module_without_an_encoder_is_refused():
-    with pytest.raises(ValueError, match=r"at least one ContextEncoder in Linear"):
-        parameter_groups(nn.Linear(2, 2), lr_context_encoder=1e-5, lr_actor=1e-3)
