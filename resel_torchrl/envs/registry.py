@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
+from resel_torchrl._nearest import nearest
 from resel_torchrl.envs import classic_pomdp, light_pomdp, mujoco_pomdp
 
 __all__ = ["find_spec", "register_tasks", "task_names"]
@@ -32,7 +32,13 @@ def task_names() -> list[str]:
 def register_tasks() -> None:
     """Registers every task with Gymnasium, unless its name is taken already.
 
-    Imports no simulator: that is left to the making of an environment.
+    Imports no simulator: that is left to the making of an environment. Importing
+    ``resel_torchrl.envs`` calls it; a second call changes nothing.
+
+    Examples:
+        >>> register_tasks()
+        >>> gymnasium.spec("Pendulum-V-v0").max_episode_steps
+        200
     """
     for family in FAMILIES:
         for name, kwargs in family.TASKS.items():
@@ -70,20 +76,11 @@ an environment of your own is given as 'module:id'
         importlib.import_module(module)
     if name in gymnasium.registry:
         return gymnasium.registry[name]
-    nearest = _nearest(name)
-    did_you_mean = f"; did you mean {', '.join(nearest)}?" if nearest else "."
+    # The tasks of this package first.
+    near = [*nearest(name, task_names()), *nearest(name, gymnasium.registry)]
+    near = list(dict.fromkeys(near))[:3]
+    did_you_mean = f"; did you mean {', '.join(near)}?" if near else "."
     raise ValueError(
         f"unknown task {task!r}{did_you_mean} task_names() lists the tasks of "
         "resel_torchrl; an environment of your own is given as 'module:id'"
     )
-
-
-def _nearest(name: str) -> list[str]:
-    """At most three registered names, the tasks of this package first."""
-    nearest: list[str] = []
-    for names in (task_names(), list(gymnasium.registry)):
-        lower = {known.lower(): known for known in names}
-        for match in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6):
-            if lower[match] not in nearest:
-                nearest.append(lower[match])
-    return nearest[:3]

@@ -1,9 +1,8 @@
 """Sequence cores of the context encoder, by name."""
 
-import difflib
 import inspect
-from collections.abc import Iterable
 
+from resel_torchrl._nearest import did_you_mean
 from resel_torchrl.modules.cores.base import SequenceCore
 from resel_torchrl.modules.cores.gru import GRUCore
 from resel_torchrl.modules.cores.lstm import LSTMCore
@@ -60,18 +59,13 @@ def make_core(name: str, size: int, **kwargs) -> SequenceCore:
     if name not in CORES:
         raise ValueError(
             f"Unknown core {name!r}: expected one of {sorted(CORES)}."
-            + _nearest(name, CORES)
+            + did_you_mean(name, CORES)
         )
     accepted = [p for p in inspect.signature(CORES[name]).parameters if p != "size"]
     for argument in kwargs:
         if argument not in accepted:
             raise ValueError(
                 f"Unknown argument {argument!r} for core {name!r}: expected some of "
-                f"{accepted}." + _nearest(argument, accepted)
+                f"{accepted}." + did_you_mean(argument, accepted)
             )
     return CORES[name](size, **kwargs)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(str(name), list(known), n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""

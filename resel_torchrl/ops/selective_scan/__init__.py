@@ -1,10 +1,9 @@
 """Selective state space scan of Mamba-1, with resets."""
 
-import difflib
-
 import torch
 from torch import Tensor
 
+from resel_torchrl._nearest import did_you_mean
 from resel_torchrl.ops.selective_scan.cpu import chunk_length, selective_scan_cpu
 from resel_torchrl.ops.selective_scan.naive import (
     recurrence_step,
@@ -38,11 +37,9 @@ def check_backend(backend: str) -> str:
     """
     names = ["auto", *BACKENDS]
     if backend not in names:
-        near = difflib.get_close_matches(str(backend), names, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
             f"Unknown selective_scan backend {backend!r}: expected one of {names}."
-            + hint
+            + did_you_mean(backend, names)
         )
     return backend
 
