@@ -22,7 +22,16 @@ __all__ = ["MeanPoint", "mean_curve", "plot_curves", "plot_runs"]
 
 
 class MeanPoint(NamedTuple):
-    """Mean return over seeds at one step, and its standard error (NaN for one seed)."""
+    """Mean return over seeds at one step, and its standard error (NaN for one seed).
+
+    Attributes:
+        step: Environment steps trained.
+        mean: Mean return over seeds.
+        standard_error: Its standard error over seeds.
+
+    >>> MeanPoint(step=1000, mean=-310.0, standard_error=12.5).mean
+    -310.0
+    """
 
     step: int
     mean: float

@@ -24,6 +24,10 @@ class Result:
         seed: Seed of the training run.
         agent: What was trained: its core, or any label of a legend.
         task: Name of the task.
+
+    >>> result = Result(1000, -310.5, seed=0, agent="gru", task="pendulum_v")
+    >>> result.episode_return
+    -310.5
     """
 
     step: int

@@ -25,6 +25,10 @@ class OutputVariation:
         variation: `[T]`, at each rollout step the Euclidean norm of the change of the
             deterministic action, mean over episodes. Actions lie in [−1, 1].
         episodes: int `[T]`, the episodes that reached the step.
+
+    >>> change, episodes = torch.tensor([0.1, 0.2]), torch.tensor([2, 1])
+    >>> OutputVariation(1e-5, 3e-4, change, episodes).variation.argmax().item()
+    1
     """
 
     lr_context_encoder: float
@@ -39,6 +43,16 @@ def write_variations(path: str | Path, variations: Sequence[OutputVariation]) ->
     Args:
         path: The CSV file; its folder is made, an older file replaced.
         variations: From :func:`output_variation`.
+
+    >>> import tempfile
+    >>> change, episodes = torch.tensor([0.5, 0.25]), torch.tensor([2, 1])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "new", "variation.csv")
+    ...     write_variations(path, [OutputVariation(1e-5, 3e-4, change, episodes)])
+    ...     print(path.read_text(), end="")
+    lr_context_encoder,lr_other,step,variation,episodes
+    1e-05,0.0003,0,0.5,2
+    1e-05,0.0003,1,0.25,1
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

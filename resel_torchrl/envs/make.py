@@ -140,6 +140,11 @@ class TaskInfo:
         discrete: whether the actions are discrete.
         horizon: the largest number of steps of an episode.
         kept: the dimensions of the environment's own observation that are observed.
+
+    Examples:
+        >>> info = task_info("Pendulum-V-v0")
+        >>> isinstance(info, TaskInfo), info.observation_size, info.kept
+        (True, 1, (2,))
     """
 
     name: str

@@ -13,6 +13,11 @@ class RowLayout(NamedTuple):
     Attributes:
         row_length: rows of time ``L`` in each packed row.
         row_counts: allowed numbers of rows ``R``, ascending.
+
+    Examples:
+        >>> layout = row_layout(batch_size=6, horizon=100)
+        >>> layout
+        RowLayout(row_length=101, row_counts=(1, 2, 3, 4, 5, 6))
     """
 
     row_length: int
