@@ -34,11 +34,11 @@ class Episode:
     def __len__(self) -> int:
         return len(self.action)
 
-    def previous(self, t: int) -> tuple[Tensor, Tensor]:
-        """The observation and action before step t: zeros before the first step."""
+    def previous(self, t: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Observation, action and reward before step t: zeros before the first."""
         if t == 0:
-            return torch.zeros_like(self.observation[0]), torch.zeros(ACTION)
-        return self.observation[t - 1], self.action[t - 1]
+            return torch.zeros(OBSERVATION), torch.zeros(ACTION), torch.zeros(1)
+        return self.observation[t - 1], self.action[t - 1], self.reward[t - 1 : t]
 
 
 def make_episodes(lengths, seed=0, scale=1.0) -> list[Episode]:
@@ -107,13 +107,16 @@ def locate(batch: TensorDict, episodes: list[Episode]) -> list[tuple[int, int]]:
     return found
 
 
-def make_modules(core="gru", seed=0) -> dict:
-    """Small networks of a loss, every parameter moved off its starting symmetry."""
+def make_modules(core="gru", seed=0, *, reward=False) -> dict:
+    """Small networks of a loss, every parameter moved off its starting symmetry.
+
+    With ``reward`` the previous reward is an input of both encoders.
+    """
     torch.manual_seed(seed)
 
     def encoder(key):
         return ContextEncoder(
-            context_inputs(OBSERVATION, ACTION),
+            context_inputs(OBSERVATION, ACTION, reward=reward),
             core,
             embedding_size=4,
             hidden_size=6,

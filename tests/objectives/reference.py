@@ -19,11 +19,12 @@ def contexts(encoder, episode: Episode):
     state = torch.zeros(1, encoder.state_size)
     out = []
     for t in range(len(episode) + 1):
-        previous_observation, previous_action = episode.previous(t)
+        previous_observation, previous_action, previous_reward = episode.previous(t)
         by_name = {
             "observation": episode.observation[t],
             "prev_observation": previous_observation,
             "prev_action": previous_action,
+            "prev_reward": previous_reward,
         }
         inputs = [by_name[key].unsqueeze(0) for key in encoder.input_keys]
         context, state = encoder.encode_step(inputs, torch.tensor([t == 0]), state)

@@ -15,7 +15,11 @@ from tests.objectives.episodes import (
 )
 from tests.objectives.reference import Reference
 
-CORES = ["gru", "lstm", "mamba", "memoryless", "one_step"]
+# Core, and whether the previous reward is an input of the encoders.
+AGENTS = [
+    *((core, False) for core in ("gru", "lstm", "mamba", "memoryless", "one_step")),
+    pytest.param("gru", True, id="gru-reward"),
+]
 # Lengths of the episodes of each consecutive update, and the rows' length.
 MIXES = [
     pytest.param([[5, 1, 7, 2], [3, 3, 1], [9, 1, 1, 1]], 11, id="several-rows"),
@@ -74,9 +78,10 @@ def descend(modules, trained):
 
 @pytest.mark.parametrize("target_bound", [True, False], ids=["bound", "no-bound"])
 @pytest.mark.parametrize(("lengths", "row_length"), MIXES)
-@pytest.mark.parametrize("core", CORES)
-def test_update_equals_reference(core, lengths, row_length, target_bound):
-    modules = make_modules(core)
+@pytest.mark.parametrize(("core", "reward"), AGENTS)
+def test_update_equals_reference(core, reward, lengths, row_length, target_bound):
+    modules = make_modules(core, reward=reward)
+    assert ("prev_reward" in modules["actor_encoder"].input_keys) == reward
     options = {"target_entropy": 6.0, "target_bound": target_bound, "alpha_init": 2.6}
     reference = Reference(modules, gamma=GAMMA, **options)
     loss = RESeLLoss(**modules, **options)
