@@ -23,6 +23,18 @@ class PackedBatch:
         reward: ``[R, L - 1]``, zero where no transition is.
         terminated: bool ``[R, L - 1]``, false where no transition is.
         mask: bool ``[R, L - 1]``: the transitions.
+
+    Examples:
+        >>> one = torch.ones(1, 1)
+        >>> batch = PackedBatch(
+        ...     rows=TensorDict({"observation": torch.zeros(1, 2, 3)}, [1, 2]),
+        ...     action=torch.zeros(1, 1, 2),
+        ...     reward=one,
+        ...     terminated=one.bool(),
+        ...     mask=one.bool(),
+        ... )
+        >>> batch.reward[batch.mask].mean()
+        tensor(1.)
     """
 
     rows: TensorDict
@@ -77,7 +89,7 @@ def read_packed(
         tensordict: batch ``[R, L]``; it is not changed.
         row_keys: entries that networks read at every observation.
         action: key of the action ``[R, L, A]``.
-        reward: key of the reward ``[R, L, 1]`` under ``"next"``.
+        reward: key of the reward ``[R, L, 1]`` under ``"next"``, of the action's dtype.
         terminated: key of the end flag, bool ``[R, L, 1]``, under ``"next"``.
         is_init: key of the start flag, bool ``[R, L, 1]``.
         valid: key of the transition flag, bool ``[R, L, 1]``.
@@ -135,12 +147,19 @@ def read_packed(
     observed = observed_rows(transitions)
     start = read(is_init, column=True, flag=True)
     end = read(("next", terminated), column=True, flag=True)
+    actions = read(action)
     rewards = read(("next", reward), column=True)
+    if rewards.dtype != actions.dtype:
+        raise ValueError(
+            f"Expected {('next', reward)!r} of the action's dtype {actions.dtype}, got "
+            f"{rewards.dtype}, which would be the dtype of the loss. Convert it before "
+            "it is stored: append torchrl.envs.DoubleToFloat to the environment."
+        )
     entries = {key: fill_outside(read(key), observed) for key in row_keys}
     entries[is_init] = fill_outside(start, observed, True)
     return PackedBatch(
         rows=TensorDict(entries, batch_size=shape),
-        action=fill_outside(read(action), transitions)[:, :-1],
+        action=fill_outside(actions, transitions)[:, :-1],
         reward=fill_outside(rewards, transitions)[:, :-1, 0],
         terminated=fill_outside(end, transitions)[:, :-1, 0],
         mask=transitions[:, :-1, 0],

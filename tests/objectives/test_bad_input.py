@@ -43,9 +43,21 @@ def test_flat_batch_names_pack_episodes():
             lambda b: b.set(("next", "reward"), b["next", "reward"].expand(-1, -1, 2)),
             "'reward'.*of shape",
         ),
+        (
+            lambda b: b.set(("next", "reward"), b["next", "reward"].float()),
+            "'reward'.*action's dtype torch.float64, got torch.float32.*DoubleToFloat",
+        ),
         (lambda b: b[:, :1], r"\[R, L\], L at least 2"),
     ],
-    ids=["no-valid", "no-input", "float-valid", "no-trailing", "wide", "one-column"],
+    ids=[
+        "no-valid",
+        "no-input",
+        "float-valid",
+        "no-trailing",
+        "wide",
+        "mixed-dtypes",
+        "one-column",
+    ],
 )
 def test_bad_batch_is_refused_with_what_to_do(batch, spoil, message):
     with pytest.raises((ValueError, KeyError), match=message):
