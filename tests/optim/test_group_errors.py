@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -49,7 +50,7 @@ def test_unknown_parameters_are_named():
 
 
 @pytest.mark.parametrize(
-    "rate", [0, 0.0, -1e-5, math.nan, math.inf, "1e-5", None, True]
+    "rate", [0, 0.0, -1e-5, math.nan, math.inf, "1e-5", None, True, np.True_, 1j]
 )
 def test_a_learning_rate_must_be_a_number_above_zero(rate):
     with pytest.raises(ValueError, match=r"lr_context_encoder: .* above 0, got"):

@@ -1,5 +1,8 @@
 """Which group each parameter is in."""
 
+from fractions import Fraction
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -189,6 +192,14 @@ def test_frozen_parameters_are_left_out():
     agent.memory.pre_encoders[0].weight.requires_grad_(False)
     groups = parameter_groups(agent, lr_context_encoder=1e-5, lr_actor=1e-3)
     assert_a_partition(groups, agent)
+
+
+@pytest.mark.parametrize("number", [np.float32, np.float64, np.int64, Fraction])
+def test_any_real_number_is_a_learning_rate_and_is_stored_as_a_float(number):
+    rates = {name: number(1) for name in RATES}
+    groups = parameter_groups(make_resel_loss(), **rates)
+    assert [type(group["lr"]) for group in groups] == 5 * [float]
+    assert {group["lr"] for group in groups} == {1.0}
 
 
 def test_a_fixed_temperature_needs_no_learning_rate():
