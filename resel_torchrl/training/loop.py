@@ -109,18 +109,21 @@ class Training:
         Raises:
             KeyboardInterrupt: After a signal, once the run is saved and the way to go
                 on is printed.
-            RunError: If the environment fails or a value is not finite. What there is
-                of the run is saved before, and the message says where.
+            RunError: If the environment fails, or a loss, gradient or parameter is not
+                finite. What there is of the run is saved before, and the message says
+                where.
         """
         collector = self.collector
         self._row_steps, self._row_updates = collector.steps, self.learner.updates
         self._row_seconds = 0.0
         progress = Progress(self.steps, done=collector.steps, shown=self.console)
-        with stop_on_signal() as stop, progress:
-            while collector.steps < self.steps and stop.signal is None:
-                self._step(progress)
-        self._save()
-        self._close()
+        try:
+            with stop_on_signal() as stop, progress:
+                while collector.steps < self.steps and stop.signal is None:
+                    self._step(progress)
+            self._save()
+        finally:
+            self._close()
         if collector.steps < self.steps:
             torchrl_logger.info(
                 f"Stopped by {stop.signal} at step {collector.steps} and saved. Go on "
@@ -166,14 +169,14 @@ class Training:
                 if self.policy_copy is not None:
                     self.policy_copy.updated()
         except NonFiniteLossError as error:
-            self._loss_failed(error)
+            self._learner_failed(error)
         return due
 
     def _log(self) -> None:
         try:
             values = self.learner.metrics()
         except NonFiniteLossError as error:
-            self._loss_failed(error)
+            self._learner_failed(error)
         step, updates = self.collector.steps, self.learner.updates
         seconds = max(self._row_seconds, 1e-9)
         values |= {
@@ -200,10 +203,10 @@ class Training:
             result = self.evaluation()
         except Exception as error:
             self._save()
-            self._close()
             raise RunError(
-                f"the evaluation at step {step} failed: {error} The run is saved; mend "
-                f"the environment, then resume={self.run_directory.path}."
+                f"the evaluation at step {step} failed: {_sentence(error)} The run is "
+                "saved; mend the environment, then "
+                f"resume={self.run_directory.path}."
             ) from error
         row = {
             "mean": result.mean,
@@ -248,12 +251,15 @@ class Training:
         step = self.collector.steps
         if step == self._saved_at:
             return
-        try:
-            self.learner.check_losses()  # on a GPU no update has looked at them
-        except NonFiniteLossError as error:
-            self._loss_failed(error)
+        self._check_learner()
         self.checkpoints.save(step, self._parts(), **self.description)
         self._saved_at = step
+
+    def _check_learner(self) -> None:
+        try:
+            self.learner.check()  # on a GPU no update has looked
+        except NonFiniteLossError as error:
+            self._learner_failed(error)
 
     def _resume(self) -> dict[str, int]:
         """Loads the newest checkpoint, if any; returns the places in the CSV files."""
@@ -282,25 +288,25 @@ class Training:
         return progress["positions"]
 
     def _environment_failed(self, error: Exception) -> NoReturn:
+        self._check_learner()  # its actions would be NaN: no fault of the environment
         folder = self.run_directory.path / "failures"
         folder.mkdir(exist_ok=True)
         file = folder / f"episode_{self.collector.episodes:06d}.npz"
         np.savez(file, **self.collector.abandon_episode())
         self._saved_at = -1  # a checkpoint of this step would hold the episode still
         self._save()
-        self._close()
         raise RunError(
-            f"the environment failed at step {self.collector.steps}: {error} The "
-            f"episode is kept in {file} (seed, observations, actions, rewards), the "
-            f"run is saved. resume={self.run_directory.path} goes on with the next "
-            "episode; if it fails again, mend the environment."
+            f"the environment failed at step {self.collector.steps}: "
+            f"{_sentence(error)} The episode is kept in {file} (seed, observations, "
+            f"actions, rewards), the run is saved. "
+            f"resume={self.run_directory.path} goes on with the next episode; if it "
+            "fails again, mend the environment."
         ) from error
 
-    def _loss_failed(self, error: NonFiniteLossError) -> NoReturn:
+    def _learner_failed(self, error: NonFiniteLossError) -> NoReturn:
         step = self.collector.steps
         path = self.run_directory.path / "failures" / f"step_{step:010d}"
         write_checkpoint(path, self._parts(), {"step": step, **self.description})
-        self._close()
         good = self.checkpoints.steps()
         kept = self.checkpoints.path(good[0]) if good else "none"
         raise RunError(
@@ -313,3 +319,9 @@ class Training:
     def _close(self) -> None:
         self._metrics.close()
         self._evals.close()
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says, ended by a full stop."""
+    text = str(error).strip() or type(error).__name__
+    return text if text.endswith((".", "!", "?")) else f"{text}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -25,7 +25,10 @@ REWARD = ("next", "reward")
 
 
 class NonFiniteLossError(FloatingPointError):
-    """A loss that is NaN or infinite; raised before the step that it would spoil."""
+    """A loss, gradient or parameter of the learner that is NaN or infinite.
+
+    On a CPU it is raised before the step that would spoil the parameters.
+    """
 
 
 class UpdateSchedule:
@@ -154,8 +157,9 @@ class Learner:
         """Makes one update.
 
         Raises:
-            NonFiniteLossError: Naming the term that is NaN or infinite; the parameters
-                are those before its step. On a GPU it is raised by :meth:`metrics`.
+            NonFiniteLossError: Naming the loss or the group of parameters whose
+                gradient is NaN or infinite; the parameters are those before its step.
+                On a GPU :meth:`check` and :meth:`metrics` raise it, after it.
         """
         batch = self._batch if self._batch is not None else self._draw()
         self._critic_step(batch)
@@ -189,6 +193,7 @@ class Learner:
 
     def _step(self, batch: TensorDict, role: str, encoder: nn.Module) -> None:
         """The optimizer's step, measured once per row of the log."""
+        self._check_gradients()
         if not self._measure[role]:
             self.optimizer.step()
         else:
@@ -221,6 +226,25 @@ class Learner:
                 value = float(terms[name].detach())
                 raise NonFiniteLossError(self._complaint(name, value))
 
+    def _check_gradients(self) -> None:
+        if self.device.type != "cpu":
+            return
+        gradients = {
+            group["name"]: [p.grad for p in group["params"] if p.grad is not None]
+            for group in self.groups
+        }
+        everything = [gradient for group in gradients.values() for gradient in group]
+        if math.isfinite(torch.nn.utils.get_total_norm(everything)):
+            return
+        for name, group in gradients.items():
+            # The norm of finite numbers may overflow: that alone is no fault.
+            for gradient in group:
+                if not gradient.isfinite().all():
+                    value = float(gradient[~gradient.isfinite()][0])
+                    raise NonFiniteLossError(
+                        self._complaint(f"gradient of {name}", value)
+                    )
+
     def _complaint(self, name: str, value: float) -> str:
         return f"expected a finite {name}, got {value} at update {self.updates}"
 
@@ -234,28 +258,53 @@ class Learner:
             else:
                 self._sums[name] = value.clone()
 
-    def check_losses(self) -> None:
-        """Looks at the losses since the last row of the log.
+    def check(self) -> None:
+        """Looks at the losses since the last row of the log, and at all that is kept.
+
+        What is kept: parameters, targets, bounds of the bootstrap, moments of the
+        optimizer. On a GPU this waits for the updates under way.
 
         Raises:
-            NonFiniteLossError: Naming a loss that is NaN or infinite.
+            NonFiniteLossError: Naming a loss or value that is NaN or infinite.
         """
         for name, total in self._sums.items():
             if name.startswith("loss_") and not math.isfinite(total):
                 raise NonFiniteLossError(self._complaint(name, float(total)))
+        kept = dict(self._kept())
+        sound = torch.stack([value.isfinite().all().cpu() for value in kept.values()])
+        for (name, value), is_sound in zip(kept.items(), sound.tolist(), strict=True):
+            if not is_sound:
+                bad = float(value[~value.isfinite()][0])
+                raise NonFiniteLossError(self._complaint(name, bad))
+
+    def _kept(self) -> Iterator[tuple[str, Tensor]]:
+        """Name and value of each floating-point tensor that updates change."""
+        low, high = self.loss.bootstrap_low, self.loss.bootstrap_high
+        # Before the first update they are an empty interval.
+        unset = bool((low == math.inf) & (high == -math.inf))
+        for name, value in self.loss.state_dict().items():
+            if value.is_floating_point() and not (
+                unset and name.startswith("bootstrap_")
+            ):
+                yield name, value.detach()
+        for group in self.groups:
+            for number, parameter in enumerate(group["params"]):
+                for name, value in self.optimizer.state.get(parameter, {}).items():
+                    if name.startswith("exp_avg"):
+                        yield f"{name} of {group['name']}, tensor {number}", value
 
     def metrics(self) -> dict[str, float]:
         """Means over the updates since the last call, and the one measured update.
 
         Raises:
-            NonFiniteLossError: Naming a loss that is NaN or infinite.
+            NonFiniteLossError: As :meth:`check`.
         """
         values = {
             name: float(total) / self._counts[name]
             for name, total in self._sums.items()
         }
         values |= {name: float(value) for name, value in self._measured.items()}
-        self.check_losses()
+        self.check()
         self._sums.clear()
         self._counts.clear()
         self._measured.clear()

@@ -2,14 +2,15 @@
 
 import math
 
+import gymnasium
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resel_torchrl.training import RunError, UpdateSchedule
+from resel_torchrl.training import NonFiniteLossError, RunError, UpdateSchedule
 from resel_torchrl.training.log import METRIC_COLUMNS
-from tests.training.runs import rows, start
+from tests.training.runs import leaves, resume, rows, start
 
 
 @settings(max_examples=50, deadline=None)
@@ -146,12 +147,101 @@ def test_nan_loss_stops_names_the_term_and_keeps_the_data(tmp_path):
 
 def test_nan_that_no_update_looked_at_is_never_saved_as_a_checkpoint(tmp_path):
     """On a GPU updates do not wait for their losses; saving does."""
-    training = start(tmp_path / "run", "steps=60", "log.interval=1000")
-    training.learner._check = lambda *args: None
-    with torch.no_grad():
-        next(iter(training.learner.agent.critic.parameters())).fill_(math.nan)
+    training = start(tmp_path / "run", "steps=80", "log.interval=1000")
+    training.learner._check = training.learner._check_gradients = lambda *args: None
+    weight = next(iter(training.learner.agent.critic.parameters()))
+    poison(training, 17, lambda *_: weight.data.fill_(math.nan))
     with pytest.raises(RunError, match="finite loss_qvalue, got nan"):
         training.run()
-    kept = [path.name for path in (tmp_path / "run/checkpoints").iterdir()]
-    assert kept == ["step_0000000030"]
+    kept = sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir())
+    assert kept == ["step_0000000030", "step_0000000060"]
     assert training.learner.updates > 0
+
+
+def poison(training, at, victim):
+    """Calls `victim(training)` before the learner's step of the update `at`."""
+    step = training.learner._step
+
+    def poisoned(batch, role, encoder):
+        if training.learner.updates == at:
+            victim(training, role)
+        step(batch, role, encoder)
+
+    training.learner._step = poisoned
+
+
+def poison_actor_gradient(training, role):
+    if role == "actor":
+        next(training.learner.agent.actor.parameters()).grad[0] = math.nan
+
+
+def failure(training, match):
+    """Runs into a failure of the learner; returns the state that it left."""
+    folder = training.run_directory.path
+    with pytest.raises(RunError, match=match) as error:
+        training.run()
+    assert "environment failed" not in str(error.value)
+    (kept,) = (folder / "failures").iterdir()
+    state = torch.load(kept / "learner.pt", weights_only=True)["learner"]
+    for checkpoint in (folder / "checkpoints").iterdir():
+        good = torch.load(checkpoint / "learner.pt", weights_only=True)
+        for _, value in leaves(good["modules"]):
+            assert value.isfinite().all()
+    return state
+
+
+def test_nan_gradient_is_noticed_before_its_step(tmp_path):
+    training = start(tmp_path / "run", "steps=100")
+    poison(training, 20, poison_actor_gradient)
+    state = failure(training, "finite gradient of actor, got nan at update 20")
+    assert state["updates"] == 20
+    names = [name for name in state["loss"] if name.startswith("actor_network")]
+    assert names and all(state["loss"][name].isfinite().all() for name in names)
+    assert resume(tmp_path / "run").collector.steps == 60
+
+
+def test_nan_parameters_are_no_failure_of_the_environment(tmp_path):
+    """On a GPU no update looks, and NaN actions reach the environment first."""
+    options = ["steps=100", "env.id=Pendulum-V-v0", "train.random_steps=5"]
+    training = start(tmp_path / "run", *options, "replay.buffer_size=900")
+    training.learner._check_gradients = lambda: None
+    training.collector.env = gymnasium.wrappers.TimeLimit(training.collector.env, 12)
+    poison(training, 20, poison_actor_gradient)
+    state = failure(training, r"finite actor_network_params.*, got nan at update 2\d")
+    assert state["updates"] > 20
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_targets_bounds_and_moments_are_looked_at_too(tmp_path, value):
+    training = start(tmp_path / "run", "steps=60", "eval.interval=0")
+    learner = training.learner
+    learner.check()  # the bounds are still infinite, as nothing has met them
+    training.run()
+    learner.check()
+    moments = learner.optimizer.state[learner.groups[0]["params"][0]]
+    state = learner.loss.state_dict()
+    target = next(name for name in state if name.startswith("target_"))
+    for name, tensor in (
+        ("bootstrap_low", state["bootstrap_low"]),
+        ("bootstrap_high", state["bootstrap_high"]),
+        (target, state[target]),
+        (f"exp_avg_sq of {learner.groups[0]['name']}", moments["exp_avg_sq"]),
+    ):
+        good = tensor.clone()
+        tensor.view(-1)[-1] = value
+        with pytest.raises(NonFiniteLossError, match=f"finite {name}.*got {value} at"):
+            learner.check()
+        tensor.copy_(good)
+    learner.check()
+
+
+def test_large_gradient_of_which_only_the_norm_overflows_is_no_failure(tmp_path):
+    training = start(tmp_path / "run", "steps=50", "eval.interval=0")
+    training.run()
+    learner = training.learner
+    for parameter in learner.agent.critic.parameters():
+        parameter.grad = torch.full_like(parameter, 1e30)
+    learner._check_gradients()
+    parameter.grad[..., -1] = -math.inf
+    with pytest.raises(NonFiniteLossError, match="gradient of critic, got -inf"):
+        learner._check_gradients()
