@@ -5,6 +5,7 @@ import torch
 from tensordict import TensorDict
 
 from resel_torchrl.modules.cores import CORES, SequenceCore, make_core
+from resel_torchrl.ops import has_fused_lstm
 
 every_core = pytest.mark.parametrize("name", CORES)
 RECURRENT = ["gru", "lstm", "mamba"]
@@ -50,6 +51,23 @@ def test_step_equals_forward(name, R, L, size, dtype, tolerance):
     assert y.shape == x.shape
     torch.testing.assert_close(y, wanted, rtol=tolerance, atol=tolerance)
     torch.testing.assert_close(last, wanted_last, rtol=tolerance, atol=tolerance)
+
+
+@every_core
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_nan_stays_in_its_episode_but_for_the_fused_lstm(name, dtype):
+    """The exception is the one that docs/deviations.md names."""
+    core = _core(name, 5, dtype)
+    x, is_init, state = _batch(core, 2, 9, dtype, share=0.0)
+    is_init[:, 4] = True
+    spoilt = x.clone()
+    spoilt[0, 2] = torch.nan
+    with torch.no_grad():
+        clean, got = core(x, is_init, state)[0], core(spoilt, is_init, state)[0]
+    assert got[0, 2].isnan().all()
+    assert torch.equal(got[1], clean[1])
+    shut_by_gates = name == "lstm" and has_fused_lstm(x)
+    assert torch.equal(got[0, 4:], clean[0, 4:]) != shut_by_gates
 
 
 @every_recurrent_core

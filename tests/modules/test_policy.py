@@ -82,6 +82,28 @@ def test_a_collector_given_only_the_policy_acts_as_recurrent_mode_does(core):
         assert not torch.allclose(data["action"], leaked, atol=1e-5)
 
 
+def test_a_collector_of_torchrl_0_14_registers_only_when_told_to():
+    policy = make_policy(*make_parts())
+    frames = {"frames_per_batch": 4, "total_frames": 4}
+    with (
+        pytest.warns(FutureWarning, match=r"InitTracker, PreviousStep.*v0\.15"),
+        pytest.raises(KeyError) as error,
+    ):
+        list(Collector(pendulum(), policy, **frames))
+    for part in (
+        "expected an entry 'prev_observation'",
+        "encoder.make_tensordict_primer()",
+        "auto_register_policy_transforms=True",
+    ):
+        assert part in str(error.value)
+    collector = Collector(
+        pendulum(), policy, **frames, auto_register_policy_transforms=True
+    )
+    (data,) = collector
+    collector.shutdown()
+    assert data.shape == (4,)
+
+
 @pytest.mark.parametrize("placement", ["around", "inside"])
 def test_batched_environments_act_as_recurrent_mode_does(placement):
     encoder, actor = make_parts()
