@@ -55,6 +55,13 @@ def train_command(arguments: Sequence[str], job: Job = train_job) -> int:
     Returns:
         Exit status: 0 done, 1 the run had to stop, 2 a mistake in the arguments, 130
         stopped by a signal and saved.
+
+    >>> import tempfile
+    >>> tiny = ["task=pendulum_v", "core=gru", "agent.hidden_size=8", "log.interval=20"]
+    >>> short = ["steps=20", "eval.interval=0", "log.console=false"]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     train_command([*tiny, *short, f"run_dir={folder}/run"])
+    0
     """
     overrides = [text for text in arguments if not text.startswith("-")]
     try:

@@ -109,6 +109,11 @@ def from_hydra(cfg: DictConfig) -> Config:
 
     Raises:
         ConfigError: Listing every mistake.
+
+    >>> cfg = OmegaConf.create(to_dict(compose(["task=pendulum_v"])))
+    >>> cfg.run_dir = "runs/${task}/again"
+    >>> from_hydra(cfg).run_dir
+    'runs/pendulum_v/again'
     """
     try:
         values = OmegaConf.to_container(cfg, resolve=True)
@@ -128,7 +133,11 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def to_yaml(config: Config) -> str:
-    """The configuration as YAML, as a run directory stores it."""
+    """The configuration as YAML, as a run directory stores it.
+
+    >>> to_yaml(compose(["task=pendulum_v", "seed=3"])).splitlines()[:2]
+    ['task: pendulum_v', 'seed: 3']
+    """
     return OmegaConf.to_yaml(OmegaConf.create(to_dict(config)))
 
 
@@ -137,6 +146,14 @@ def load_config(path: str | Path) -> Config:
 
     Raises:
         ConfigError: If the file is not readable YAML or holds a mistake.
+
+    >>> import tempfile
+    >>> config = compose(["task=pendulum_v", "seed=3"])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "config.yaml")
+    ...     _ = path.write_text(to_yaml(config))
+    ...     load_config(path) == config
+    True
     """
     try:
         values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)

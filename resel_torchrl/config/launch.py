@@ -61,6 +61,16 @@ def open_run(
     Raises:
         ConfigError: If the configuration cannot be run.
         RunError: If the run directory is taken, or is none where one is resumed.
+
+    >>> import tempfile
+    >>> from resel_torchrl.config import compose
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     start = ["task=pendulum_v", f"run_dir={folder}/run"]
+    ...     run, _ = open_run(compose(start))
+    ...     going_on = ["task=pendulum_v", f"resume={folder}/run", "steps=99"]
+    ...     again, config = open_run(compose(going_on[:2]), going_on[1:])
+    >>> again.path == run.path, config.steps
+    (True, 99)
     """
     if config.resume is not None:
         run = RunDirectory.open(config.resume)
@@ -83,6 +93,16 @@ def make_training(config: Config, run: RunDirectory) -> Training:
     Raises:
         ConfigError: If task and loss do not fit.
         RunError: If the newest checkpoint is of another configuration or none is whole.
+
+    >>> import tempfile
+    >>> from resel_torchrl.config import compose
+    >>> tiny = ["task=pendulum_v", "core=gru", "agent.hidden_size=8", "log.interval=20"]
+    >>> short = ["steps=20", "eval.interval=0", "log.console=false"]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run, config = open_run(compose([*tiny, *short, f"run_dir={folder}/run"]))
+    ...     make_training(config, run).run()
+    ...     sorted(path.name for path in run.checkpoints.iterdir())
+    ['step_0000000020']
     """
     task = _checked_task(config)
     torch.set_num_threads(config.threads)
@@ -147,6 +167,17 @@ def evaluate_run(
 
     Raises:
         RunError: As :func:`resel_torchrl.training.load_policy`.
+
+    >>> import tempfile
+    >>> from resel_torchrl.config import compose
+    >>> tiny = ["task=pendulum_v", "core=gru", "agent.hidden_size=8", "log.interval=20"]
+    >>> short = ["steps=20", "eval.interval=0", "log.console=false"]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run, config = open_run(compose([*tiny, *short, f"run_dir={folder}/run"]))
+    ...     make_training(config, run).run()
+    ...     evaluation = evaluate_run(run.path, episodes=2)
+    >>> len(evaluation.returns), max(evaluation.returns) < 0
+    (2, True)
     """
     config = load_config(RunDirectory.open(run_dir).config)
     torch.set_num_threads(config.threads)

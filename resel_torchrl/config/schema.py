@@ -64,7 +64,11 @@ LoggerNames = Annotated[
 
 @dataclass
 class EnvConfig:
-    """The environment: `id` is any Gymnasium id, or `module:id` for one's own."""
+    """The environment: `id` is any Gymnasium id, or `module:id` for one's own.
+
+    >>> EnvConfig(id="Pendulum-V-v0", kwargs={}, horizon=None).id
+    'Pendulum-V-v0'
+    """
 
     id: str
     kwargs: dict
@@ -73,7 +77,13 @@ class EnvConfig:
 
 @dataclass
 class AgentConfig:
-    """The networks; the sequence core is chosen on the command line by `core=`."""
+    """The networks; the sequence core is chosen on the command line by `core=`.
+
+    >>> from resel_torchrl.config import compose
+    >>> agent = compose(["task=pendulum_v", "core=gru", "agent.hidden_size=32"]).agent
+    >>> isinstance(agent, AgentConfig), agent.core, agent.hidden_size
+    (True, 'gru', 32)
+    """
 
     core: str
     core_kwargs: dict
@@ -87,7 +97,13 @@ class AgentConfig:
 
 @dataclass
 class OptimConfig:
-    """The learning rates of AdamW, one per group of parameters."""
+    """The learning rates of AdamW, one per group of parameters.
+
+    >>> from resel_torchrl.config import compose
+    >>> compose(["task=hopper_v"]).optim
+    OptimConfig(lr_context_encoder=1e-05, lr_actor=0.0003, lr_critic=0.001, \
+lr_alpha=0.0001)
+    """
 
     lr_context_encoder: PositiveFloat
     lr_actor: PositiveFloat
@@ -97,7 +113,12 @@ class OptimConfig:
 
 @dataclass
 class ReplayConfig:
-    """The replay buffer and the size of a batch."""
+    """The replay buffer and the size of a batch, in transitions.
+
+    >>> from resel_torchrl.config import compose
+    >>> compose(["task=hopper_v"]).replay
+    ReplayConfig(buffer_size=1000000, batch_size=1999)
+    """
 
     buffer_size: PositiveInt
     batch_size: PositiveInt
@@ -105,7 +126,13 @@ class ReplayConfig:
 
 @dataclass
 class TrainConfig:
-    """The update rule."""
+    """The update rule.
+
+    >>> from resel_torchrl.config import compose
+    >>> train = compose(["task=pendulum_v", "train.target_bound=false"]).train
+    >>> isinstance(train, TrainConfig), train.target_entropy, train.target_bound
+    (True, 'auto', False)
+    """
 
     random_steps: NaturalInt
     updates_per_step: PositiveFloat
@@ -122,7 +149,12 @@ class TrainConfig:
 
 @dataclass
 class EvalConfig:
-    """The evaluation: `interval` in environment steps, 0 for none."""
+    """The evaluation: `interval` in environment steps, 0 for none.
+
+    >>> from resel_torchrl.config import compose
+    >>> compose(["task=hopper_v", "eval.episodes=10"]).eval
+    EvalConfig(interval=1000, episodes=10, seed=12345)
+    """
 
     interval: NaturalInt
     episodes: PositiveInt
@@ -131,7 +163,13 @@ class EvalConfig:
 
 @dataclass
 class LogConfig:
-    """The records: intervals in environment steps."""
+    """The records: intervals in environment steps.
+
+    >>> from resel_torchrl.config import compose
+    >>> log = compose(["task=pendulum_v", "log.loggers=[tensorboard]"]).log
+    >>> isinstance(log, LogConfig), log.loggers
+    (True, ['tensorboard'])
+    """
 
     console: bool
     interval: PositiveInt

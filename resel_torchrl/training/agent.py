@@ -20,7 +20,12 @@ __all__ = ["Agent", "make_agent"]
 
 @dataclass
 class Agent:
-    """Encoder and head of the actor, encoder and heads of the critic."""
+    """Encoder and head of the actor, encoder and heads of the critic.
+
+    >>> agent = make_agent(3, 1, core="gru", hidden_size=16, n_critics=2)
+    >>> isinstance(agent, Agent), list(agent.modules())
+    (True, ['actor_encoder', 'actor', 'critic_encoder', 'critic'])
+    """
 
     actor_encoder: ContextEncoder
     actor: TanhNormalActor

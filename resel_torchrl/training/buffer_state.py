@@ -44,7 +44,23 @@ def buffer_state(replay_buffer: ReplayBuffer) -> dict[str, Any]:
 
 
 def load_buffer_state(replay_buffer: ReplayBuffer, state: Mapping[str, Any]) -> None:
-    """Fills an empty buffer from :func:`buffer_state`."""
+    """Fills an empty buffer from :func:`buffer_state`.
+
+    Args:
+        replay_buffer: Buffer made with the same arguments as the one that was saved.
+        state: From :func:`buffer_state`.
+
+    >>> import torch
+    >>> from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+    >>> full, empty = (
+    ...     TensorDictReplayBuffer(storage=LazyTensorStorage(3)) for _ in range(2)
+    ... )
+    >>> _ = full.extend(TensorDict({"a": torch.arange(2)}, [2]))
+    >>> load_buffer_state(empty, buffer_state(full))
+    >>> _ = empty.extend(TensorDict({"a": torch.tensor([7])}, [1]))
+    >>> empty[:]["a"].tolist()
+    [0, 1, 7]
+    """
     if state["size"]:
         entries = TensorDict(dict(state["entries"]), [state["size"]])
         replay_buffer.storage.set(range(state["size"]), entries.unflatten_keys("."))

@@ -18,7 +18,11 @@ __all__ = ["Collector", "EpisodeResult", "episode_seed", "flat_episode"]
 
 @dataclass(frozen=True)
 class EpisodeResult:
-    """A finished episode: its undiscounted, unscaled return and its length."""
+    """A finished episode: its undiscounted, unscaled return and its length.
+
+    >>> EpisodeResult(episode_return=-310.5, length=200).length
+    200
+    """
 
     episode_return: float
     length: int

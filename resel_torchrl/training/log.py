@@ -126,6 +126,9 @@ def open_loggers(names: Sequence[str], folder: Path, *, project: str) -> list[An
 
     Raises:
         RunError: If a logger's package is not installed.
+
+    >>> open_loggers([], Path("runs/trial"), project="resel_torchrl")
+    []
     """
     loggers = []
     for name in names:
