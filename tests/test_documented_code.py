@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 import warnings
@@ -27,9 +28,10 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def library_modules() -> list[str]:
+def library_modules(*, packages_only: bool = False) -> list[str]:
     found = pkgutil.walk_packages(resel_torchrl.__path__, "resel_torchrl.")
-    return sorted(m.name for m in found if not m.name.endswith("__main__"))
+    modules = [m for m in found if m.ispkg or not packages_only]
+    return sorted(m.name for m in modules if not m.name.endswith("__main__"))
 
 
 @pytest.mark.parametrize("name", library_modules())
@@ -42,6 +44,36 @@ def test_docstring_examples_run(name, tmp_path, monkeypatch):
         warnings.simplefilter("ignore")
         result = doctest.testmod(module, optionflags=options)
     assert result.failed == 0
+
+
+def needs_example(value: object) -> bool:
+    """Classes and functions do; constants, modules and exceptions do not."""
+    if inspect.isclass(value):
+        return not issubclass(value, Exception)
+    return inspect.isroutine(value)
+
+
+def without_example(package: str) -> list[str]:
+    """Public classes and functions with no example, in a method neither."""
+    module = importlib.import_module(package)
+    values = {name: getattr(module, name) for name in getattr(module, "__all__", [])}
+    return [
+        name
+        for name, value in values.items()
+        if needs_example(value)
+        and not any(t.examples for t in doctest.DocTestFinder().find(value, name))
+    ]
+
+
+@pytest.mark.parametrize("package", library_modules(packages_only=True))
+def test_every_public_class_and_function_has_an_example(package):
+    assert without_example(package) == []
+
+
+def test_a_missing_example_is_noticed(monkeypatch):
+    replay = importlib.import_module("resel_torchrl.replay")
+    monkeypatch.setattr(replay.pack_episodes, "__doc__", "Like ``>>> row_layout``.")
+    assert without_example("resel_torchrl.replay") == ["pack_episodes"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
