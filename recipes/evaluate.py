@@ -1,6 +1,6 @@
 """Returns of a trained agent's deterministic policy.
 
-    python recipes/evaluate.py run=runs/pendulum_v/gru-seed0 episodes=20
+    python recipes/evaluate.py run=runs/pendulum_v/lstm-seed0 episodes=20
 
 The same command without a checkout is `python -m resel_torchrl evaluate`.
 """

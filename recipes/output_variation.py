@@ -4,8 +4,8 @@ The paper's thesis in one figure (arXiv 2405.15384, Proposition 1): what a step 
 in the context encoder adds up along the rollout, what it changes in the policy head
 does not, so the encoder needs the smaller learning rate.
 
-    python recipes/output_variation.py run=runs/pendulum_v/gru-seed0
-    python recipes/output_variation.py run=runs/pendulum_v/gru-seed0 \
+    python recipes/output_variation.py run=runs/pendulum_v/lstm-seed0
+    python recipes/output_variation.py run=runs/pendulum_v/lstm-seed0 \
         pairs='[[1e-5,3e-4],[3e-4,3e-4],[3e-4,0]]' episodes=20 output=variation.png
 
 Each pair is [lr_context_encoder, lr_other]; without `pairs` there are four: the run's
@@ -20,15 +20,15 @@ from pathlib import Path
 
 from resel_torchrl.analysis import plot_output_variation, run_output_variation
 from resel_torchrl.config import ConfigError
-from resel_torchrl.config.commands import read_arguments
+from resel_torchrl.config.commands import at_least, read_arguments
 from resel_torchrl.training import RunError
 
 ARGUMENTS = {
     "run": str,
     "pairs": str,
     "output": str,
-    "episodes": int,
-    "checkpoint": int,
+    "episodes": at_least(1),
+    "checkpoint": at_least(0),
 }
 
 

@@ -1,6 +1,6 @@
 """Learning curves of runs: mean and standard error over seeds, one panel per task.
 
-    python recipes/plot.py runs='[runs/pendulum_v/gru-seed0,runs/pendulum_v/gru-seed1]'
+    python recipes/plot.py runs='[runs/walker_v/gru-seed0,runs/walker_v/gru-seed1]'
     python recipes/plot.py runs='runs/pendulum_v/*' output=plots/pendulum_v.png
 
 The data are written beside the figure as CSV. The same command without a checkout is

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -21,6 +22,7 @@ from resel_torchrl.config.validation import ConfigError, nearest
 from resel_torchrl.training import RunError
 
 __all__ = [
+    "at_least",
     "evaluate_command",
     "main",
     "plot_command",
@@ -46,7 +48,8 @@ def train_job(config: Config, overrides: Sequence[str]) -> None:
 def train_command(arguments: Sequence[str], job: Job = train_job) -> int:
     """`train task=NAME [NAME=VALUE ...]`, with Hydra's own options such as --multirun.
 
-    Mistakes are looked for first, all of them, before Hydra stops at the first.
+    Mistakes are looked for first, all of them, before Hydra stops at the first; with a
+    configuration of your own (--config-dir, --config-name) Hydra looks alone.
 
     Args:
         arguments: What stands after the command.
@@ -63,13 +66,16 @@ def train_command(arguments: Sequence[str], job: Job = train_job) -> int:
     ...     train_command([*tiny, *short, f"run_dir={folder}/run"])
     0
     """
-    overrides = [text for text in arguments if not text.startswith("-")]
-    try:
-        if not any(text.startswith("resume=") for text in overrides):
-            check_overrides(overrides)
-    except ConfigError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
+    options = get_args_parser().parse_intermixed_args(list(arguments))
+    multirun = options.multirun or any(
+        text.startswith("hydra.mode=") for text in options.overrides
+    )
+    if not (options.config_dir or options.config_name or options.config_path):
+        try:
+            check_overrides(options.overrides, multirun=multirun)
+        except ConfigError as error:
+            print(error, file=sys.stderr)  # noqa: T201
+            return 2
 
     @hydra.main(
         version_base="1.3",
@@ -105,12 +111,13 @@ def read_arguments(
 
     Args:
         arguments: What was typed.
-        known: Name to what turns its text into a value.
+        known: Name to what turns its text into a value, or raises a ValueError.
 
     Raises:
         ConfigError: Listing every argument that is unknown or of the wrong form.
 
-    >>> read_arguments(["run=runs/a", "episodes=3"], {"run": str, "episodes": int})
+    >>> known = {"run": str, "episodes": at_least(1)}
+    >>> read_arguments(["run=runs/a", "episodes=3"], known)
     {'run': 'runs/a', 'episodes': 3}
     """
     values, problems = {}, []
@@ -121,11 +128,36 @@ def read_arguments(
             continue
         try:
             values[name] = known[name](value)
-        except ValueError:
-            problems.append(f"{name}: expected a whole number, got {value!r}.")
+        except ValueError as error:
+            problems.append(f"{name}: {error}; write {name}=VALUE.")
     if problems:
         raise ConfigError(problems)
     return values
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    """A reader of whole numbers for :func:`read_arguments`.
+
+    >>> at_least(1)("20")
+    20
+    >>> at_least(1)("0")
+    Traceback (most recent call last):
+    ...
+    ValueError: expected a whole number of 1 or more, got '0'
+    """
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < minimum:
+            raise ValueError(
+                f"expected a whole number of {minimum} or more, got {text!r}"
+            )
+        return value
+
+    return read
 
 
 def evaluate_command(arguments: Sequence[str]) -> int:
@@ -137,7 +169,8 @@ def evaluate_command(arguments: Sequence[str]) -> int:
     Returns:
         Exit status: 0, or 2 after a mistake in the arguments.
     """
-    known = {"run": str, "episodes": int, "seed": int, "checkpoint": int}
+    known = {"run": str, "episodes": at_least(1), "seed": at_least(0)}
+    known["checkpoint"] = at_least(0)
     values = read_arguments(arguments, known)
     if "run" not in values:
         raise ConfigError(["run: missing; write run=RUN_DIR."])

@@ -80,8 +80,17 @@ def compose(overrides: Sequence[str] = (), *, config_name: str = "train") -> Con
     return config
 
 
-def check_overrides(overrides: Sequence[str], *, config_name: str = "train") -> None:
+def check_overrides(
+    overrides: Sequence[str], *, config_name: str = "train", multirun: bool = True
+) -> None:
     """Looks for mistakes before Hydra runs anything; sweeps are checked job by job.
+
+    With `resume=RUN_DIR` only the names are checked: the values that count are stored.
+
+    Args:
+        overrides: As on the command line.
+        config_name: Name of the main YAML file.
+        multirun: Whether a name may have several values, for one run each.
 
     Raises:
         ConfigError: Listing all of them, with the nearest names.
@@ -95,7 +104,15 @@ def check_overrides(overrides: Sequence[str], *, config_name: str = "train") -> 
 agent.embedding_size.
     """
     problems, sound = _name_problems(overrides)
-    if not any(parsed.is_sweep_override() for parsed in _parse(sound)):
+    parsed = _parse(sound)
+    sweeps = [entry.input_line for entry in parsed if entry.is_sweep_override()]
+    if not multirun:
+        problems += [
+            f"{text}: several values make several runs; add --multirun for one run "
+            "per value, or give one value."
+            for text in sweeps
+        ]
+    if not sweeps and all(entry.key_or_group != "resume" for entry in parsed):
         try:
             from_hydra(_compose(sound, config_name))
         except ConfigError as error:
@@ -182,9 +199,9 @@ def resume_config(stored: Config, overrides: Sequence[str]) -> Config:
       1. optim.lr_actor: a resumed run keeps its stored configuration; only steps, \
 eval, log may be given. Leave it out, or start a new run with its own run_dir.
     """
-    problems = []
+    problems, sound = _name_problems(overrides)
     cfg = OmegaConf.create(to_dict(stored))
-    for parsed in _parse(overrides):
+    for parsed in _parse(sound):
         key = parsed.key_or_group
         if key == "resume" or key.split(".")[0] == "hydra":
             continue

@@ -20,7 +20,7 @@ from resel_torchrl.config.composition import (
 )
 from resel_torchrl.config.schema import Config
 from resel_torchrl.config.validation import ConfigError
-from resel_torchrl.envs import TaskInfo, make_gym, task_info
+from resel_torchrl.envs import TaskInfo, find_spec, make_gym, task_info
 from resel_torchrl.objectives import RESeLLoss
 from resel_torchrl.replay import EpisodeSampler, pack_episodes, row_layout
 from resel_torchrl.training import (
@@ -37,6 +37,7 @@ from resel_torchrl.training import (
     load_policy,
     make_agent,
     open_loggers,
+    quiet_storages,
     seed_generators,
 )
 
@@ -86,6 +87,9 @@ def open_run(
 def make_training(config: Config, run: RunDirectory) -> Training:
     """Puts a run together; it begins where its newest checkpoint left it.
 
+    What a resumed run was given (`steps`, `eval`, `log`) is stored in its directory, so
+    the next resume goes on with it.
+
     Args:
         config: The configuration of the run.
         run: Its directory.
@@ -106,6 +110,7 @@ def make_training(config: Config, run: RunDirectory) -> Training:
     """
     task = _checked_task(config)
     torch.set_num_threads(config.threads)
+    quiet_storages()
     seed_generators(config.seed)
     agent_options = _agent_options(config)
     agent = make_agent(task.observation_size, task.action_size, **agent_options)
@@ -114,7 +119,7 @@ def make_training(config: Config, run: RunDirectory) -> Training:
     replay_buffer = _make_buffer(config)
     policy, eval_policy, policy_copy = _make_policies(config, agent, task)
     stored = {k: v for k, v in to_dict(config).items() if k not in FREE_KEYS}
-    return Training(
+    training = Training(
         run,
         CheckpointStore(run.checkpoints, stored, kept=config.log.checkpoints_kept),
         Collector(
@@ -148,6 +153,9 @@ def make_training(config: Config, run: RunDirectory) -> Training:
         loggers=open_loggers(config.log.loggers, run.path, project=config.log.project),
         console=config.log.console,
     )
+    if config != load_config(run.config):
+        run.write_config(to_yaml(config))  # resumed with another number of steps
+    return training
 
 
 def evaluate_run(
@@ -167,6 +175,7 @@ def evaluate_run(
 
     Raises:
         RunError: As :func:`resel_torchrl.training.load_policy`.
+        ValueError: From a number of episodes below 1.
 
     >>> import tempfile
     >>> from resel_torchrl.config import compose
@@ -270,6 +279,13 @@ def _checked_task(config: Config) -> TaskInfo:
     env.close()
     task = task_info(config.env.id, horizon=config.env.horizon, **config.env.kwargs)
     problems = []
+    own_limit = find_spec(config.env.id).max_episode_steps
+    if own_limit is not None and task.horizon < own_limit:
+        problems.append(
+            f"env.horizon: expected at least {own_limit}, the time limit of "
+            f"{config.env.id}, got {task.horizon}; a shorter horizon is another task. "
+            "Write env.horizon=null to take its own limit."
+        )
     if task.discrete:
         problems.append(
             f"env.id: expected a task with continuous actions, got {config.env.id} "
@@ -281,10 +297,11 @@ def _checked_task(config: Config) -> TaskInfo:
             f"replay.buffer_size: expected room for an episode of {task.horizon} "
             f"steps, got {config.replay.buffer_size}; raise it."
         )
-    if torch.device(config.device).type == "cuda" and not torch.cuda.is_available():
+    kind, _, index = config.device.partition(":")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         problems.append(
-            f"device: expected a GPU that PyTorch sees, got none for "
-            f"{config.device!r}; write device=cpu."
+            f"device: expected a GPU that PyTorch sees, of which there are "
+            f"{torch.cuda.device_count()}, got {config.device!r}; write device=cpu."
         )
     if problems:
         raise ConfigError(problems)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import re
 import types
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -139,7 +140,8 @@ def _build(schema: type, values: Any, prefix: str, problems: list[str]) -> Any:
                 fits, expected = False, limit.expected
         if not fits:
             problems.append(
-                f"{key}: expected {expected}, got {values[name]!r}; write {key}=VALUE."
+                f"{key}: expected {expected}, got {values[name]!r}; write "
+                f"{key}={_written(hint, values[name])}."
             )
         built[name] = value
     return None if problems else schema(**built)
@@ -174,6 +176,17 @@ def _convert(hint: Any, value: Any) -> tuple[bool, Any]:
             return True, float(value)
         return False, value
     return isinstance(value, hint), value
+
+
+def _written(hint: Any, value: Any) -> str:
+    """How a value of the hinted type is written, as near to `value` as can be."""
+    kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    if get_origin(kind) is list:
+        single = isinstance(value, str) and re.fullmatch(r"[\w-]+", value)
+        return f"[{value}]" if single else "[VALUE,VALUE]"
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return f"{int(value):_}"
+    return "VALUE"
 
 
 def _describe(hint: Any) -> str:
@@ -214,13 +227,7 @@ def _cross_checks(values: Mapping[str, Any]) -> list[str]:
             "Choose it with core=NAME."
         )
     elif isinstance(core, str) and isinstance(core_kwargs, Mapping):
-        known = list(inspect.signature(CORES[core].__init__).parameters)[2:]
-        problems += [
-            f"agent.core_kwargs.{name}: the core {core!r} has no such option. "
-            + (nearest(name, known) if known else "It has none.")
-            for name in core_kwargs
-            if name not in known
-        ]
+        problems += _core_option_problems(core, list(core_kwargs))
     problems += _environment_problems(value("env.id"))
     subset, critics = value("train.critic_subset_size"), value("agent.n_critics")
     if isinstance(subset, int) and isinstance(critics, int) and subset > critics:
@@ -235,12 +242,33 @@ def _cross_checks(values: Mapping[str, Any]) -> list[str]:
             f"got {batch}; lower it or raise replay.buffer_size."
         )
     device = value("device")
-    if isinstance(device, str) and device.split(":")[0] not in ("cpu", "cuda"):
+    if isinstance(device, str) and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         problems.append(
             f"device: expected cpu, cuda or cuda:NUMBER, got {device!r}; write "
             "device=cpu."
         )
     return problems
+
+
+def _core_options(core: str) -> list[str]:
+    return list(inspect.signature(CORES[core].__init__).parameters)[2:]
+
+
+def _core_option_problems(core: str, names: list[str]) -> list[str]:
+    known = _core_options(core)
+    others = {option for other in CORES for option in _core_options(other)}
+    wrong = [name for name in names if name not in known]
+    if wrong and set(wrong) <= others:
+        # The core was changed alone, and the options of the former one are left.
+        return [
+            f"agent.core: the core {core!r} does not take the options "
+            f"{', '.join(wrong)}. Choose it with core={core}, which sets its options."
+        ]
+    hint = {name: nearest(name, known) if known else "It has none." for name in wrong}
+    return [
+        f"agent.core_kwargs.{name}: the core {core!r} has no such option. {hint[name]}"
+        for name in wrong
+    ]
 
 
 def _environment_problems(env_id: Any) -> list[str]:
@@ -249,7 +277,10 @@ def _environment_problems(env_id: Any) -> list[str]:
     known = set(task_names()) | set(gymnasium.registry)
     if env_id in known:
         return []
+    hint = nearest(env_id, known)
+    if hint.startswith("Known"):  # nothing near: Gymnasium's own are too many to list
+        hint = nearest(env_id, task_names())
     return [
-        f"env.id: no environment of the name {env_id!r}. {nearest(env_id, known)} "
-        "One of your own is written module:id."
+        f"env.id: no environment of the name {env_id!r}. {hint} One of your own is "
+        "written module:id."
     ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import gymnasium
@@ -155,7 +155,9 @@ class TaskInfo:
     kept: tuple[int, ...]
 
 
-@cache
+_infos: dict[Hashable, TaskInfo] = {}
+
+
 def task_info(task: str, **kwargs: Any) -> TaskInfo:
     """Sizes of a task. Makes the environment at the first call only, and closes it.
 
@@ -172,6 +174,22 @@ def task_info(task: str, **kwargs: Any) -> TaskInfo:
         TaskInfo(name='Pendulum-P-v0', observation_size=2, action_size=1,
                  discrete=False, horizon=200, kept=(0, 1))
     """
+    key = task, _frozen(kwargs)
+    if key not in _infos:
+        _infos[key] = _read_info(task, kwargs)
+    return _infos[key]
+
+
+def _frozen(value: Any) -> Hashable:
+    """A hashable stand-in: lists and mappings of a configuration become tuples."""
+    if isinstance(value, Mapping):
+        return tuple((key, _frozen(value[key])) for key in sorted(value))
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_frozen, value))
+    return type(value), value
+
+
+def _read_info(task: str, kwargs: Mapping[str, Any]) -> TaskInfo:
     env = make_gym(task, **kwargs)
     size = env.observation_space.shape[0]
     masked = env.has_wrapper_attr("kept")

@@ -24,7 +24,7 @@ from resel_torchrl.training.generators import (
     seed_generators,
     untouched_generators,
 )
-from resel_torchrl.training.log import CsvLog, open_loggers
+from resel_torchrl.training.log import CsvLog, open_loggers, quiet_storages
 from resel_torchrl.training.loop import Training
 from resel_torchrl.training.policy import load_policy
 from resel_torchrl.training.policy_copy import PolicyCopy
@@ -57,6 +57,7 @@ __all__ = [
     "load_policy",
     "make_agent",
     "open_loggers",
+    "quiet_storages",
     "restore_generators",
     "seed_generators",
     "stop_on_signal",

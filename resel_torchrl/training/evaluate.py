@@ -66,6 +66,8 @@ def evaluate(
     >>> first == evaluate(env, policy, episodes=2, seed=1)
     True
     """
+    if episodes < 1:
+        raise ValueError(f"expected at least 1 episode, got {episodes}; give more.")
     returns, lengths = [], []
     with untouched_generators():
         for episode in range(episodes):

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torchrl._utils import logger as torchrl_logger
 from torchrl.record.loggers import get_logger
 
 from resel_torchrl.training.run_directory import RunError
 
-__all__ = ["EVAL_COLUMNS", "METRIC_COLUMNS", "CsvLog", "open_loggers"]
+__all__ = [
+    "EVAL_COLUMNS",
+    "METRIC_COLUMNS",
+    "CsvLog",
+    "open_loggers",
+    "quiet_storages",
+]
 
 #: Columns of metrics.csv. Empty where nothing was measured since the row before.
 METRIC_COLUMNS = (
@@ -147,3 +155,20 @@ def open_loggers(names: Sequence[str], folder: Path, *, project: str) -> list[An
                 f"pip install {name}, or leave it out."
             ) from None
     return loggers
+
+
+def quiet_storages() -> None:
+    """Keeps TorchRL from telling the shape of each new storage of a buffer.
+
+    Its other messages stay.
+
+    >>> import torch
+    >>> from torchrl.data import LazyTensorStorage
+    >>> quiet_storages()
+    >>> LazyTensorStorage(3).set(0, torch.zeros(1))
+    """
+    torchrl_logger.addFilter(_is_no_storage_shape)
+
+
+def _is_no_storage_shape(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("Initialized Lazy")

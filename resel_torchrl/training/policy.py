@@ -15,11 +15,11 @@ __all__ = ["load_policy"]
 def load_policy(
     run_dir: str | Path, *, checkpoint: int | None = None, deterministic: bool = True
 ) -> RecurrentPolicy:
-    """Loads the policy of a run; it needs neither TorchRL nor the run's environment.
+    """Loads the policy of a run, without its environment, buffer and optimizer.
 
     The policy keeps its own memory. A Gymnasium loop::
 
-        policy = load_policy("runs/pendulum_v/gru-seed0")
+        policy = load_policy("runs/pendulum_v/lstm-seed0")
         observation, reward, done = env.reset()[0], None, False
         policy.reset()
         while not done:

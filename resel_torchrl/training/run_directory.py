@@ -61,10 +61,14 @@ class RunDirectory:
             )
         run.checkpoints.mkdir(parents=True)
         run.plots.mkdir()
-        beside = run.config.with_suffix(".part")
-        beside.write_text(config_text)
-        os.replace(beside, run.config)
+        run.write_config(config_text)
         return run
+
+    def write_config(self, text: str) -> None:
+        """Stores the configuration, whole or not at all."""
+        beside = self.config.with_suffix(".part")
+        beside.write_text(text)
+        os.replace(beside, self.config)
 
     @classmethod
     def open(cls, path: str | Path) -> RunDirectory:

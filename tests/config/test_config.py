@@ -15,6 +15,7 @@ from resel_torchrl.config import (
     compose,
     config_keys,
     load_config,
+    resume_config,
     to_dict,
     to_yaml,
     validate,
@@ -32,6 +33,18 @@ PAPER = {
     "hopper_v": (1e-5, 3e-4, 1e-3, 1999),
     "walker_p": (5e-6, 3e-4, 1e-3, 1999),
     "walker_v": (1e-5, 3e-4, 1e-3, 1999),
+}
+# The same for the MuJoCo robots (appendix, MDP tasks), and the target entropy.
+MUJOCO = {
+    f"{robot}_{part}_mujoco": (*rates, 1999, entropy)
+    for robot, rates, entropy in (
+        ("ant", (2e-6, 6e-5, 2e-4), "auto"),
+        ("halfcheetah", (1e-5, 3e-4, 1e-3), "auto"),
+        ("hopper", (2e-6, 6e-5, 2e-4), 0.0),
+        ("humanoid", (2e-6, 6e-5, 2e-4), "auto"),
+        ("walker2d", (2e-6, 6e-5, 2e-4), "auto"),
+    )
+    for part in "pv"
 }
 FILES = [
     entry
@@ -70,9 +83,23 @@ def test_classic_tasks_have_the_papers_values(task):
     assert (config.eval.interval, config.eval.episodes) == (1000, 5)
 
 
+@pytest.mark.parametrize("task", MUJOCO)
+def test_mujoco_tasks_have_the_papers_values_and_a_name_of_their_own(task):
+    config = compose([f"task={task}"])
+    optim = config.optim
+    assert (
+        *(optim.lr_context_encoder, optim.lr_actor, optim.lr_critic),
+        *(config.replay.batch_size, config.train.target_entropy),
+    ) == MUJOCO[task]
+    assert optim.lr_alpha == 1e-4
+    assert config.run_dir == f"runs/{task}/mamba-seed0"
+    assert config.env.id.lower() == task.replace("_mujoco", "-v5").replace("_", "-")
+    assert config.steps == 5_000_000
+
+
 def test_every_task_and_core_is_known_by_one_name():
     assert choices("core") == sorted(CORES)
-    assert len(choices("task")) == len(PAPER) + 2
+    assert len(choices("task")) == len(PAPER) + len(MUJOCO) + 2
     for task in choices("task"):
         assert compose([f"task={task}"]).env.id in task_names()
     for core in choices("core"):
@@ -150,6 +177,10 @@ def test_learning_rate_of_the_encoder_must_be_above_zero(rate):
         ("train.target_entropy=low", r"a number or auto, got 'low'"),
         ("seed=1.5", r"seed: expected a whole number, got 1.5"),
         ("train.target_bound=1", r"expected true or false, got 1"),
+        ("log.loggers=wandb", r"got 'wandb'; write log.loggers=\[wandb\]"),
+        ("steps=1e6", r"got 1000000.0; write steps=1_000_000\."),
+        ("device=cuda:x", r"expected cpu, cuda or cuda:NUMBER, got 'cuda:x'"),
+        ("env.id=zzz", r"Known: Ant-P-v5, .*WalkerBLT-V-v0\. One of your own"),
     ],
 )
 def test_mistake_says_expected_got_and_what_to_do(override, message):
@@ -175,6 +206,27 @@ def test_sweep_names_are_checked_before_any_job():
     check_overrides(["task=walker_v,hopper_v", "seed=0,1,2"])
     with pytest.raises(ConfigError, match="no such task"):
         check_overrides(["task=walker_v,hoper_v", "seed=0,1"])
+
+
+def test_core_chosen_without_its_options_is_one_mistake():
+    with pytest.raises(ConfigError) as error:
+        compose(["task=hopper_v", "core=mamba", "agent.core=gru"])
+    (problem,) = error.value.problems
+    assert "Choose it with core=gru" in problem
+
+
+def test_several_values_need_multirun():
+    check_overrides(["seed=0,1"])
+    with pytest.raises(ConfigError, match=r"seed=0,1: several.*add --multirun"):
+        check_overrides(["seed=0,1", "log.loggers=[tensorboard,wandb]"], multirun=False)
+
+
+def test_names_are_checked_beside_resume_too():
+    with pytest.raises(ConfigError, match=r"stpes: unknown key. Nearest: steps"):
+        check_overrides(["resume=runs/x", "stpes=100"])
+    check_overrides(["resume=runs/x", "steps=100"])
+    with pytest.raises(ConfigError, match=r"stpes: unknown key"):
+        resume_config(compose(), ["resume=runs/x", "stpes=100"])
 
 
 def test_stored_configuration_comes_back_the_same(tmp_path):

@@ -10,6 +10,7 @@ from gymnasium.spaces import Box, Discrete
 from torchrl.envs.utils import check_env_specs
 
 from resel_torchrl.envs import find_spec, make_env, make_gym, task_info, task_names
+from resel_torchrl.envs.make import _infos
 from tests.envs.helpers import Counter, play, random_actions
 
 FAMILIES = {"BLT": "pybullet_envs_gymnasium", "-v5": "gymnasium.envs.mujoco"}
@@ -34,7 +35,7 @@ def register():
     yield add
     for name in names:
         del gymnasium.registry[name]
-    task_info.cache_clear()
+    _infos.clear()
 
 
 def test_names_are_those_of_the_three_families():
@@ -210,12 +211,27 @@ def test_missing_simulator_names_the_extra(monkeypatch, task, package, extra):
 
 
 def test_task_info_makes_the_environment_once(monkeypatch):
-    task_info.cache_clear()
+    _infos.clear()
     first = task_info("Pendulum-P-v0")
     monkeypatch.setattr(gymnasium, "make", None)
     assert task_info("Pendulum-P-v0") is first
     with pytest.raises(TypeError):  # the control: another task must be made
         task_info("Pendulum-V-v0")
+
+
+def test_task_info_takes_the_lists_of_a_configuration(register):
+    def make(sizes, limits):
+        env = Counter()
+        env.observation_space = Box(-1.0, 1.0, (sizes[limits["first"]],), np.float32)
+        return env
+
+    task = register("Sized-v0", make, max_episode_steps=4)
+    sizes = [
+        task_info(task, sizes=sizes, limits={"first": first}).observation_size
+        for sizes in ([3, 5], [4, 5])
+        for first in (0, 1, True)
+    ]
+    assert sizes == [3, 5, 5, 4, 5, 5]
 
 
 QUIET = """

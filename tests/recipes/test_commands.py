@@ -76,6 +76,13 @@ def test_multirun_over_seeds_and_tasks(tmp_path, monkeypatch):
         (["evaluate"], "run: missing"),
         (["evaluate", "run=x", "episode=3"], "Nearest: episodes"),
         (["evaluate", "run=x", "episodes=few"], "expected a whole number"),
+        (["evaluate", "run=x", "episodes=0"], "of 1 or more, got '0'"),
+        (["evaluate", "run=x", "seed=-1"], "of 0 or more, got '-1'"),
+        (["train", "resume=no/such/run", "stpes=9"], "Nearest: steps"),
+        (["train", "seed=0,1"], "add --multirun"),
+        (["train", "env.horizon=50"], "expected at least 200, the time limit"),
+        (["train", "env.kwargs.dims=[0,1]"], "Pendulum-V-v0 cannot be made"),
+        (["train", "device=cuda:99"], "expected a GPU that PyTorch sees"),
         (["evaluate", "run=no/such/run"], "expected a run directory"),
         (["train", "resume=no/such/run"], "expected a run directory"),
         (["plot"], "runs: missing"),
@@ -103,6 +110,31 @@ def test_mistakes_end_in_a_sentence_not_a_traceback(
     assert message in text
     assert "Traceback" not in text
     assert not list(tmp_path.rglob("config.yaml"))
+
+
+def test_hydras_own_options(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--cfg", "job", "-p", "optim", "task=ant_v"]) == 0
+    assert "lr_critic: 0.0005" in capsys.readouterr().out
+    (tmp_path / "own/task").mkdir(parents=True)
+    mine = "# @package _global_\ntask: mine\nsteps: 7\nenv:\n  id: Pendulum-P-v0\n"
+    (tmp_path / "own/task/mine.yaml").write_text(mine)
+    words = ["--config-dir", str(tmp_path / "own"), "--cfg", "job"]
+    assert main(["train", *words, "task=mine"]) == 0
+    assert "steps: 7" in capsys.readouterr().out
+    assert main(["train", "--cfg", "job", "task=mine"]) == 2  # the control
+    assert not (tmp_path / "runs").exists()
+
+
+def test_storages_of_replay_buffers_keep_quiet(tmp_path, capfd):
+    assert main(["train", *tiny(tmp_path / "run", "steps=40")]) == 0
+    text = "".join(capfd.readouterr())
+    assert "Initialized" not in text
+
+
+def test_horizon_longer_than_the_time_limit_is_taken(tmp_path):
+    options = ["env.horizon=30", "steps=40", "eval.interval=0"]
+    assert main(["train", *tiny(tmp_path / "run", *options)]) == 0
 
 
 def test_help_names_every_command(capsys):

@@ -159,6 +159,19 @@ def test_resume_takes_steps_eval_and_log_only(tmp_path):
     ]
 
 
+def test_what_a_resumed_run_is_given_is_stored(tmp_path):
+    start(tmp_path / "run", "steps=30").run()
+    resume(tmp_path / "run", "steps=50")
+    training = resume(tmp_path / "run")
+    assert training.steps == 50
+    training.run()
+    assert training.collector.steps == 50
+    before = (tmp_path / "run/config.yaml").read_text()
+    with pytest.raises(RunError, match="at least 50"):
+        resume(tmp_path / "run", "steps=40")  # the control: what cannot be is not
+    assert (tmp_path / "run/config.yaml").read_text() == before
+
+
 def test_fewer_steps_than_made_are_refused(tmp_path):
     start(tmp_path / "run", "steps=40").run()
     with pytest.raises(RunError, match="expected steps of at least 40"):
