@@ -3,7 +3,14 @@
 Figures need the extra `plot`; everything else works without it.
 """
 
+from resel_torchrl.analysis.benchmark import time_acting, time_replay, time_update
 from resel_torchrl.analysis.bounds import amplification_bound, mean_amplification_bound
+from resel_torchrl.analysis.measurements import (
+    Measurement,
+    describe_machine,
+    measurement_table,
+    write_measurements,
+)
 from resel_torchrl.analysis.output_variation import (
     deterministic_actions,
     output_variation,
@@ -14,6 +21,7 @@ from resel_torchrl.analysis.plot_variation import plot_output_variation
 from resel_torchrl.analysis.results import Result, read_results, write_results
 from resel_torchrl.analysis.run_variation import run_output_variation
 from resel_torchrl.analysis.runs import find_runs, read_runs
+from resel_torchrl.analysis.update_memory import update_memory
 from resel_torchrl.analysis.variations import (
     OutputVariation,
     read_variations,
@@ -22,13 +30,16 @@ from resel_torchrl.analysis.variations import (
 
 __all__ = [
     "MeanPoint",
+    "Measurement",
     "OutputVariation",
     "Result",
     "amplification_bound",
+    "describe_machine",
     "deterministic_actions",
     "find_runs",
     "mean_amplification_bound",
     "mean_curve",
+    "measurement_table",
     "output_variation",
     "plot_curves",
     "plot_output_variation",
@@ -38,6 +49,11 @@ __all__ = [
     "read_variations",
     "rollout_steps",
     "run_output_variation",
+    "time_acting",
+    "time_replay",
+    "time_update",
+    "update_memory",
+    "write_measurements",
     "write_results",
     "write_variations",
 ]

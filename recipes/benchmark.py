@@ -1,0 +1,121 @@
+"""How fast replay, updates and acting are on this machine.
+
+    python recipes/benchmark.py replay
+    python recipes/benchmark.py update core=gru task=hopper_v threads=2
+    python recipes/benchmark.py acting core=mamba task=hopper_v
+    python recipes/benchmark.py all output=speed.csv
+
+`replay`: milliseconds per draw of 2,000 transitions from 1e5 and 1e6 stored, with and
+without packing, beside TorchRL's SliceSampler. `update`: updates per second at the
+task's configured sizes, on random episodes of full length (two of 1,000 steps for the
+usual batch of 1,999), and the peak memory over the idle process. `acting`: milliseconds
+per step of the policy, on one thread. Several cores: core=gru,mamba, the default.
+
+Numbers that can be given: `threads` (1 is the default), `repetitions`, `memory_runs`
+(processes that measure memory; 0 for none), `stored=100000,1000000` and
+`lengths=20,1000` of replay. How to read the table: docs/speed.md.
+"""
+
+import sys
+
+from resel_torchrl.analysis import (
+    Measurement,
+    describe_machine,
+    measurement_table,
+    time_acting,
+    time_replay,
+    time_update,
+    write_measurements,
+)
+from resel_torchrl.config import Config, ConfigError, compose
+from resel_torchrl.config.commands import read_arguments
+from resel_torchrl.config.validation import nearest
+
+
+def numbers(text: str) -> list[int]:
+    """Whole numbers from `20,1000`."""
+    return [int(word) for word in text.split(",")]
+
+
+def names(text: str) -> list[str]:
+    """Names from `gru,mamba`."""
+    return text.split(",")
+
+
+def configurations(task="hopper_v", core=("gru", "mamba"), threads=1) -> list[Config]:
+    """One configuration per core; mistakes are told before anything is measured."""
+    words = [f"task={task}", f"threads={threads}"]
+    return [compose([*words, f"core={name}"]) for name in core]
+
+
+def pick(values: dict, *keys: str) -> dict:
+    """The values given under these names."""
+    return {key: values[key] for key in keys if key in values}
+
+
+def replay(values: dict) -> list[Measurement]:
+    """Rows of sampling and packing."""
+    return time_replay(**pick(values, "stored", "lengths", "repetitions", "threads"))
+
+
+def update(values: dict) -> list[Measurement]:
+    """Rows of updates, core by core."""
+    options = pick(values, "repetitions", "memory_runs")
+    configs = configurations(**pick(values, "task", "core", "threads"))
+    return [row for config in configs for row in time_update(config, **options)]
+
+
+def acting(values: dict) -> list[Measurement]:
+    """Rows of acting, core by core."""
+    options = pick(values, "repetitions")
+    configs = configurations(**pick(values, "task", "core"))
+    return [row for config in configs for row in time_acting(config, **options)]
+
+
+def everything(values: dict) -> list[Measurement]:
+    """All rows."""
+    configurations(**pick(values, "task", "core", "threads"))
+    return replay(values) + update(values) + acting(values)
+
+
+NETWORKS = {"core": names, "task": str, "repetitions": int, "output": str}
+REPLAY = {"stored": numbers, "lengths": numbers, "repetitions": int, "output": str}
+COMMANDS = {
+    "replay": (replay, REPLAY | {"threads": int}),
+    "update": (update, NETWORKS | {"threads": int, "memory_runs": int}),
+    "acting": (acting, NETWORKS),
+    "all": (everything, REPLAY | NETWORKS | {"threads": int, "memory_runs": int}),
+}
+
+
+def measure(arguments: list[str]) -> None:
+    """Measure, print, write."""
+    name, *rest = arguments or [""]
+    if name not in COMMANDS:
+        raise ConfigError([f"{name or 'nothing'}: {nearest(name, COMMANDS)}"])
+    run, known = COMMANDS[name]
+    values = read_arguments(rest, known)
+    machine = describe_machine()  # first, as the load is to be that of others
+    rows = run(values)
+    print(", ".join(f"{name} {value}" for name, value in machine.items()))
+    print(f"\n{measurement_table(rows)}")
+    if "output" in values:
+        write_measurements(values["output"], rows, machine)
+        print(f"\nwrote {values['output']}")
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status: 0, or 2 after a mistake, which is printed in a sentence."""
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0
+    try:
+        measure(arguments)
+    except (ConfigError, ValueError, ModuleNotFoundError, RuntimeError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,296 @@
+"""How long replay, updates and acting take, and how much memory an update needs.
+
+Every function returns rows of :class:`Measurement`. Warm-up runs are left out, the
+clock is ``time.perf_counter``, data are random numbers, and no simulator is stepped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from tensordict import TensorDict
+from torchrl.data import LazyTensorStorage, SliceSampler, TensorDictReplayBuffer
+
+from resel_torchrl.analysis.measurements import Measurement
+from resel_torchrl.analysis.synthetic import acting_policy, synthetic_learner
+from resel_torchrl.analysis.update_memory import update_memory
+from resel_torchrl.config import Config
+from resel_torchrl.replay import EpisodeSampler, pack_episodes, row_layout
+from resel_torchrl.training import untouched_generators
+
+__all__ = ["time_acting", "time_replay", "time_update"]
+
+WARM_UP = 3
+
+
+def time_replay(
+    stored: Sequence[int] = (100_000, 1_000_000),
+    lengths: Sequence[int] = (20, 1000),
+    *,
+    batch_size: int = 2000,
+    observation_size: int = 9,
+    action_size: int = 6,
+    repetitions: int = 100,
+    threads: int = 1,
+) -> list[Measurement]:
+    """Times drawing a batch from a filled buffer, beside TorchRL's own sampler.
+
+    For each number of stored transitions and each length of the episodes there are four
+    rows: :class:`~resel_torchrl.replay.EpisodeSampler` alone, the same with
+    :func:`~resel_torchrl.replay.pack_episodes`, TorchRL's ``SliceSampler`` alone with
+    slices of whole episodes, and that with ``cache_values=True``, which TorchRL means
+    for data sets that are not written any more. "Alone" includes reading the batch out
+    of the storage. The default sizes are those of WalkerBLT-V. Nothing is written
+    between two draws.
+
+    Args:
+        stored: Numbers of transitions; rounded down to whole episodes.
+        lengths: Lengths of the episodes.
+        batch_size: Transitions of a batch; rounded up to whole episodes.
+        observation_size: Entries of an observation.
+        action_size: Entries of an action.
+        repetitions: Draws of each row.
+        threads: CPU threads of PyTorch.
+
+    Returns:
+        The rows, in milliseconds per draw.
+
+    Raises:
+        ValueError: If a number is below 1 or fewer transitions than a batch are stored.
+
+    >>> rows = time_replay([200], [20], batch_size=40, repetitions=2)
+    >>> for row in rows:
+    ...     print(row.case, "/", row.quantity)
+    200 stored, episodes of 20, batch of 40 / EpisodeSampler
+    200 stored, episodes of 20, batch of 40 / EpisodeSampler + pack_episodes
+    200 stored, episodes of 20, batch of 40 / SliceSampler
+    200 stored, episodes of 20, batch of 40 / SliceSampler(cache_values=True)
+    """
+    _at_least_one(batch_size=batch_size, repetitions=repetitions, threads=threads)
+    _at_least_one(observation_size=observation_size, action_size=action_size)
+    for length in lengths:
+        _at_least_one(length=length)
+        for count in stored:
+            batch = -(-batch_size // length) * length
+            if count // length * length < batch:
+                raise ValueError(
+                    f"stored: expected room for a batch of {batch} transitions in "
+                    f"episodes of {length}, got {count}; store more."
+                )
+    measurements = []
+    with untouched_generators(), _threads(threads):
+        torch.manual_seed(0)
+        for count in stored:
+            for length in lengths:
+                flat = _flat_episodes(
+                    count // length, length, observation_size, action_size
+                )
+                measurements += _time_draws(
+                    flat, length, batch_size, repetitions, threads
+                )
+    return measurements
+
+
+def time_update(
+    config: Config, *, repetitions: int = 20, memory_runs: int = 3
+) -> list[Measurement]:
+    """Times the updates of a training run on episodes of full length.
+
+    Networks, optimizer, buffer, batch and packing are those of the configuration. An
+    update is one call of :meth:`~resel_torchrl.training.Learner.update`: sampling,
+    packing, critic step, target step, and at every ``train.policy_delay``-th one a
+    step of actor and temperature. A repetition is ``train.policy_delay`` updates, so
+    each holds one of the latter.
+
+    Args:
+        config: Configuration, as :func:`resel_torchrl.config.compose` returns it; it
+            gives the threads too.
+        repetitions: Timed repetitions.
+        memory_runs: Fresh processes in which :func:`update_memory` is measured; 0
+            leaves memory out.
+
+    Returns:
+        A row of updates per second, and one of peak memory over idle in MiB.
+
+    Raises:
+        ValueError: If a number is too small, the task has discrete actions, or the
+            device is another than the CPU.
+
+    >>> from resel_torchrl.config import compose
+    >>> config = compose(["task=pendulum_v", "core=gru", "agent.hidden_size=8"])
+    >>> rows = time_update(config, repetitions=2, memory_runs=0)
+    >>> rows[0].case, rows[0].unit
+    ('pendulum_v, gru, batch of 4 full episodes of 200 packed [4, 201]', 'updates/s')
+    """
+    _at_least_one(repetitions=repetitions)
+    if memory_runs < 0:
+        raise ValueError(f"memory_runs: expected 0 or more, got {memory_runs}.")
+    delay = config.train.policy_delay
+    with untouched_generators(), _threads(config.threads):
+        learner, horizon = synthetic_learner(config)
+        packed = learner.pack(learner.replay_buffer.sample(learner.batch_size))
+        episodes = int(packed["next", "done"].sum())
+
+        def some_updates() -> None:
+            for _ in range(delay):
+                learner.update()
+
+        seconds = _time(some_updates, repetitions)
+    row = functools.partial(
+        Measurement.of,
+        benchmark="update",
+        case=f"{config.task}, {config.agent.core}, batch of {episodes} full episodes "
+        f"of {horizon} packed {list(packed.shape)}",
+        threads=config.threads,
+    )
+    rows = [
+        row([delay / s for s in seconds], quantity="updates", unit="updates/s"),
+    ]
+    if memory_runs:
+        peaks = [update_memory(config) for _ in range(memory_runs)]
+        rows.append(row(peaks, quantity="peak memory over idle", unit="MiB"))
+    return rows
+
+
+def time_acting(config: Config, *, repetitions: int = 1000) -> list[Measurement]:
+    """Times one step of the policy that collects, on one thread.
+
+    It is a call of :class:`~resel_torchrl.training.RecurrentPolicy` with one
+    observation and a sampled action; the environment's own step is not in it.
+
+    Args:
+        config: Configuration, as :func:`resel_torchrl.config.compose` returns it.
+        repetitions: Timed steps.
+
+    Returns:
+        One row, in milliseconds per step.
+
+    Raises:
+        ValueError: If there is no repetition, the task has discrete actions, or the
+            device is another than the CPU.
+
+    >>> from resel_torchrl.config import compose
+    >>> config = compose(["task=pendulum_v", "core=gru", "agent.hidden_size=8"])
+    >>> [row] = time_acting(config, repetitions=5)
+    >>> row.case, row.unit, row.repetitions, row.threads
+    ('pendulum_v, gru', 'ms', 5, 1)
+    """
+    _at_least_one(repetitions=repetitions)
+    with untouched_generators(), _threads(1):
+        policy = acting_policy(config)
+        observation = np.random.default_rng(config.seed).standard_normal(
+            policy.observation_size, dtype=np.float32
+        )
+        seconds = _time(lambda: policy(observation, 0.0), repetitions)
+    row = Measurement.of(
+        [1000 * s for s in seconds],
+        benchmark="acting",
+        case=f"{config.task}, {config.agent.core}",
+        quantity="one step",
+        unit="ms",
+        threads=1,
+    )
+    return [row]
+
+
+def _time(call: Callable[[], object], repetitions: int) -> list[float]:
+    """Seconds of each repetition, after a warm-up."""
+    for _ in range(WARM_UP):
+        call()
+    seconds = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _at_least_one(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name}: expected 1 or more, got {value}.")
+
+
+def _flat_episodes(
+    count: int, length: int, observation_size: int, action_size: int
+) -> TensorDict:
+    """Flat `[count * length]` transitions of random numbers.
+
+    Numbers other than 0: the system gives a tensor of zeros one shared page of memory.
+    """
+    observations = torch.rand(count, length + 1, observation_size)
+    step = torch.arange(length).expand(count, length).reshape(-1, 1)
+    done = step == length - 1
+    return TensorDict(
+        {
+            "observation": observations[:, :-1].flatten(0, 1),
+            "action": torch.rand(count * length, action_size),
+            "is_init": step == 0,
+            "next": {
+                "observation": observations[:, 1:].flatten(0, 1),
+                "reward": torch.rand(count * length, 1),
+                "done": done,
+                "terminated": torch.zeros_like(done),
+                "truncated": done.clone(),
+            },
+        },
+        [count * length],
+    )
+
+
+def _time_draws(
+    flat: TensorDict, length: int, batch_size: int, repetitions: int, threads: int
+) -> list[Measurement]:
+    """The four rows of one filled buffer, which all samplers read from."""
+    slices = -(-batch_size // length)
+    storage = LazyTensorStorage(len(flat))
+    buffer = TensorDictReplayBuffer(
+        storage=storage, sampler=EpisodeSampler(seed=0), batch_size=batch_size
+    )
+    buffer.extend(flat)
+    stock, cached = (
+        TensorDictReplayBuffer(
+            storage=storage,
+            sampler=SliceSampler(
+                num_slices=slices, end_key=("next", "done"), cache_values=cache
+            ),
+            batch_size=slices * length,
+        )
+        for cache in (False, True)
+    )
+    layout = row_layout(batch_size, length)
+    calls = {
+        "EpisodeSampler": buffer.sample,
+        "EpisodeSampler + pack_episodes": lambda: pack_episodes(
+            buffer.sample(), **layout._asdict()
+        ),
+        "SliceSampler": stock.sample,
+        "SliceSampler(cache_values=True)": cached.sample,
+    }
+    return [
+        Measurement.of(
+            [1000 * s for s in _time(call, repetitions)],
+            benchmark="replay",
+            case=f"{len(flat):,} stored, episodes of {length}, "
+            f"batch of {slices * length}",
+            quantity=quantity,
+            unit="ms",
+            threads=threads,
+        )
+        for quantity, call in calls.items()
+    ]

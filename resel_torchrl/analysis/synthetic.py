@@ -1,0 +1,118 @@
+"""The parts of a configured training run on random episodes, without a simulator."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from tensordict import TensorDict
+
+from resel_torchrl.config import Config
+from resel_torchrl.config.launch import _agent_options, _make_buffer, _make_learner
+from resel_torchrl.envs import classic_pomdp, task_info
+from resel_torchrl.training import (
+    Agent,
+    Learner,
+    RecurrentPolicy,
+    flat_episode,
+    make_agent,
+)
+
+__all__ = ["acting_policy", "synthetic_learner", "task_sizes"]
+
+
+def task_sizes(config: Config) -> tuple[int, int, int]:
+    """Sizes of the configured task; of a PyBullet task without PyBullet.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        Entries of an observation, entries of an action, steps of a full episode.
+
+    Raises:
+        ValueError: If the task has discrete actions, which RESeL has no loss for.
+
+    >>> from resel_torchrl.config import compose
+    >>> task_sizes(compose(["task=walker_v"]))
+    (9, 6, 1000)
+    """
+    env = config.env
+    if env.id in classic_pomdp.TASKS:
+        task = classic_pomdp.TASKS[env.id]
+        _, joints, _ = classic_pomdp.ROBOTS[task["robot"]]
+        return len(task["kept"]), joints, env.horizon or classic_pomdp.HORIZON
+    info = task_info(env.id, horizon=env.horizon, **env.kwargs)
+    if info.discrete:
+        raise ValueError(
+            f"env.id: expected a task with continuous actions, got {env.id}; choose "
+            "for example task=hopper_v."
+        )
+    return info.observation_size, info.action_size, info.horizon
+
+
+def synthetic_learner(config: Config) -> tuple[Learner, int]:
+    """The learner of a training run, its buffer filled with random episodes.
+
+    All episodes have full length and are truncated there. There are twice as many as a
+    batch holds. The global random generator is seeded.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        The learner, and the length of the episodes.
+
+    Raises:
+        ValueError: As :func:`acting_policy`.
+
+    >>> from resel_torchrl.config import compose
+    >>> learner, horizon = synthetic_learner(compose(["task=pendulum_v"]))
+    >>> learner.updates, horizon, len(learner.replay_buffer)
+    (0, 200, 1600)
+    """
+    agent, (observation_size, action_size, horizon) = _agent(config)
+    buffer = _make_buffer(config)
+    rng = np.random.default_rng(config.seed)
+    for _ in range(2 * -(-config.replay.batch_size // horizon)):
+        buffer.extend(_episode(rng, horizon, observation_size, action_size))
+    return _make_learner(config, agent, buffer, horizon), horizon
+
+
+def acting_policy(config: Config) -> RecurrentPolicy:
+    """The collecting policy of a training run, with its initial weights.
+
+    Args:
+        config: The configuration.
+
+    Raises:
+        ValueError: If the task has discrete actions or the device is not the CPU.
+
+    >>> from resel_torchrl.config import compose
+    >>> acting_policy(compose(["task=pendulum_v"]))(np.zeros(1, np.float32)).shape
+    (1,)
+    """
+    agent, sizes = _agent(config)
+    return RecurrentPolicy(agent.actor_encoder, agent.actor, *sizes[:2])
+
+
+def _agent(config: Config) -> tuple[Agent, tuple[int, int, int]]:
+    if config.device != "cpu":
+        raise ValueError(
+            f"device: expected cpu, got {config.device}; clock and memory are read "
+            "on the CPU only."
+        )
+    sizes = task_sizes(config)
+    torch.manual_seed(config.seed)
+    return make_agent(*sizes[:2], **_agent_options(config)), sizes
+
+
+def _episode(
+    rng: np.random.Generator, length: int, observation_size: int, action_size: int
+) -> TensorDict:
+    return flat_episode(
+        rng.standard_normal((length + 1, observation_size), dtype=np.float32),
+        rng.uniform(-1, 1, (length, action_size)).astype(np.float32),
+        rng.standard_normal(length, dtype=np.float32),
+        terminated=False,
+        truncated=True,
+    )

@@ -1,0 +1,100 @@
+"""Peak memory of updates, measured in a process of their own."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import torch
+
+from resel_torchrl.analysis.synthetic import synthetic_learner, task_sizes
+from resel_torchrl.config import Config, to_dict, validate
+
+__all__ = ["update_memory"]
+
+MEASURE = """
+import sys
+from resel_torchrl.analysis.update_memory import _measure
+_measure(*sys.argv[1:])
+"""
+# On Linux ru_maxrss of a new process starts at what its parent held, so it is started
+# by a process that holds next to nothing.
+RELAY = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
+
+
+def update_memory(config: Config, *, updates: int | None = None) -> float:
+    """Peak memory of a training run's updates over the idle process, in MiB.
+
+    A fresh process imports the library and reads its peak resident memory (idle), then
+    builds networks, optimizer and buffer, makes updates on random episodes of full
+    length, and reads the peak again. The difference holds weights, Adam moments,
+    targets, batch and everything kept for the backward pass; of the replay buffer only
+    the few episodes stored, as memory that is reserved but not written does not count.
+
+    Args:
+        config: Configuration, as :func:`resel_torchrl.config.compose` returns it.
+        updates: Updates to make; None makes twice ``train.policy_delay``.
+
+    Raises:
+        ValueError: If there is no update to make, the task has discrete actions, or the
+            device is another than the CPU.
+        RuntimeError: If the process fails, or the system has no module ``resource``.
+
+    >>> from resel_torchrl.config import compose
+    >>> update_memory(compose(["task=pendulum_v"]), updates=0)
+    Traceback (most recent call last):
+    ...
+    ValueError: updates: expected 1 or more, got 0.
+    """
+    if updates is None:
+        updates = 2 * config.train.policy_delay
+    if updates < 1:
+        raise ValueError(f"updates: expected 1 or more, got {updates}.")
+    idle, peak, _ = _run_process(config, updates)
+    return peak - idle
+
+
+def _run_process(config: Config, updates: int) -> tuple[float, float, int]:
+    """Idle and peak memory in MiB, and the updates made."""
+    task_sizes(config)  # a mistake is told here, not by the process
+    if importlib.util.find_spec("resource") is None:
+        raise RuntimeError(
+            "expected Python's module resource, which this system lacks; measure on "
+            "Linux or macOS, or leave memory out: memory_runs=0."
+        )
+    arguments = json.dumps(to_dict(config)), str(updates)
+    python = sys.executable
+    command = [python, "-c", RELAY, python, "-c", MEASURE, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(
+            f"expected a process that makes {updates} updates, got exit status "
+            f"{done.returncode}:\n{done.stderr[-2000:]}"
+        )
+    idle, peak, made = json.loads(done.stdout.splitlines()[-1])
+    return idle, peak, made
+
+
+def _measure(config_json: str, updates: str) -> None:
+    """What the process does: prints idle and peak memory and the updates made."""
+    config = validate(json.loads(config_json))
+    torch.set_num_threads(config.threads)
+    idle = _peak_memory()
+    learner, _ = synthetic_learner(config)
+    for _ in range(int(updates)):
+        learner.update()
+    print(json.dumps([idle, _peak_memory(), learner.updates]))  # noqa: T201
+
+
+def _peak_memory() -> float:
+    import resource  # Unix only
+
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return _mebibytes(usage.ru_maxrss, sys.platform)
+
+
+def _mebibytes(maxrss: int, platform: str) -> float:
+    """ru_maxrss counts bytes on macOS and kibibytes elsewhere."""
+    return maxrss / (2**20 if platform == "darwin" else 2**10)
