@@ -6,12 +6,12 @@ import hashlib
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torchrl._utils import logger as torchrl_logger
 
 from resel_torchrl.training.run_directory import RunError
 
@@ -26,7 +26,22 @@ FORMAT = 1
 
 
 class DamagedCheckpointError(RunError):
-    """A checkpoint whose files are not what they were when written."""
+    """A checkpoint whose files are not what they were when written.
+
+    Args:
+        fault: What is wrong with it.
+        cure: What to do about it.
+
+    >>> raise DamagedCheckpointError("a.pt is cut short.", "Put it back from a copy.")
+    Traceback (most recent call last):
+    ...
+    resel_torchrl.training.checkpoint.DamagedCheckpointError: a.pt is cut short. Put \
+it back from a copy.
+    """
+
+    def __init__(self, fault: str, cure: str) -> None:
+        super().__init__(f"{fault} {cure}")
+        self.fault = fault
 
 
 def write_checkpoint(
@@ -124,7 +139,7 @@ class CheckpointStore:
     def newest(self) -> int | None:
         """The newest whole checkpoint, or None if there is none at all.
 
-        A damaged one is passed over with a warning that names the older one.
+        A damaged one is passed over; TorchRL's logger warns and names the older one.
 
         Raises:
             RunError: If all are damaged, or the one found is of another configuration.
@@ -135,11 +150,13 @@ class CheckpointStore:
                 self.check(step)
             except DamagedCheckpointError as error:
                 if older is None:
-                    raise
-                warnings.warn(
-                    f"{error} Falling back on the older {self.path(older)}.",
-                    RuntimeWarning,
-                    stacklevel=2,
+                    raise DamagedCheckpointError(
+                        error.fault,
+                        "No checkpoint of the run is whole: put one back from a copy, "
+                        "or start a new run with another run_dir.",
+                    ) from None
+                torchrl_logger.warning(
+                    f"{error.fault} Falling back on the older {self.path(older)}."
                 )
             else:
                 return step
@@ -159,11 +176,18 @@ class CheckpointStore:
                 f"steps with one: {have}."
             )
         try:
-            return json.loads((path / MANIFEST).read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise DamagedCheckpointError(
-                f"{path} is damaged: expected a readable {MANIFEST}, got: {error}."
+            manifest = json.loads((path / MANIFEST).read_text())
+        except (OSError, ValueError) as error:
+            raise self._damaged(
+                step, f"{path} is damaged: expected a readable {MANIFEST}, got: {error}"
             ) from None
+        if not _is_whole(manifest):
+            raise self._damaged(
+                step,
+                f"{path} is damaged: expected format, belongs_to and the size and "
+                f"checksum of each file in {MANIFEST}, got less",
+            )
+        return manifest
 
     def check(self, step: int) -> None:
         """Compares a checkpoint with its manifest and with the configuration.
@@ -182,12 +206,14 @@ class CheckpointStore:
             file = path / name
             size = file.stat().st_size if file.exists() else 0
             if size != entry["bytes"]:
-                raise DamagedCheckpointError(
-                    f"{file} is cut short: expected {entry['bytes']} bytes, got {size}."
+                raise self._damaged(
+                    step,
+                    f"{file} is cut short: expected {entry['bytes']} bytes, got {size}",
                 )
             if _digest(file) != entry["sha256"]:
-                raise DamagedCheckpointError(
-                    f"{file} is damaged: its checksum is not the one of its manifest."
+                raise self._damaged(
+                    step,
+                    f"{file} is damaged: its checksum is not the one of its manifest",
                 )
         differences = []
         if self.belongs_to is not None:
@@ -210,10 +236,30 @@ class CheckpointStore:
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError) as error:
-            older = [str(self.path(s)) for s in self.steps() if s < step]
-            raise DamagedCheckpointError(
-                f"{file} is damaged: {error}. Older: {', '.join(older) or 'none'}."
-            ) from None
+            raise self._damaged(step, f"{file} is damaged: {error}") from None
+
+    def _damaged(self, step: int, fault: str) -> DamagedCheckpointError:
+        others = ", ".join(str(other) for other in self.steps() if other != step)
+        cure = (
+            f"load another (steps with one: {others})"
+            if others
+            else "start a new run with another run_dir"
+        )
+        return DamagedCheckpointError(
+            f"{fault}.", f"Put the checkpoint back from a copy, or {cure}."
+        )
+
+
+def _is_whole(manifest: Any) -> bool:
+    return (
+        isinstance(manifest, dict)
+        and {"format", "belongs_to", "files"} <= manifest.keys()
+        and isinstance(manifest["files"], dict)
+        and all(
+            isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys()
+            for entry in manifest["files"].values()
+        )
+    )
 
 
 def _differences(expected: Any, got: Any, prefix: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ from tensordict import TensorDict
 from torchrl.data import ReplayBuffer
 
 from resel_torchrl.training.acting import RecurrentPolicy
+from resel_torchrl.training.run_directory import RunError
 
 __all__ = ["Collector", "EpisodeResult", "episode_seed", "flat_episode"]
 
@@ -246,8 +247,8 @@ class Collector:
         """Takes the counters back and replays the episode under way.
 
         Raises:
-            RuntimeError: If the environment ends the replayed episode early: it is not
-                a function of seed and actions.
+            RunError: If the environment ends the replayed episode early or shows other
+                observations: it is another one, or no function of seed and actions.
         """
         self.episodes = state["episodes"]
         self._t = -1
@@ -266,11 +267,28 @@ class Collector:
                 self._return += float(reward)
                 self._t += 1
                 if terminated or truncated:
-                    raise RuntimeError(
+                    raise RunError(
                         "expected the episode under way to repeat itself from its seed "
                         f"and actions, but it ended at step {self._t} of "
                         f"{len(actions)}; the environment (or its version) is not the "
-                        "one of the stored run."
+                        "one of the stored run. Put that one back, or start a new run "
+                        "with another run_dir."
                     )
+            self._check_replay(state["policy"], len(actions))
         self.steps = state["steps"]
         self.policy.load_state_dict(state["policy"])
+
+    def _check_replay(self, policy: dict[str, Any], length: int) -> None:
+        """Compares the last observation that the policy had with the replayed one."""
+        if self._random is not None or length == 0:
+            return  # it had none in this episode
+        had = policy["observation"][0].numpy()
+        got = self._observations[length - 1]
+        # Not bit for bit: another machine may round otherwise.
+        if not np.allclose(had, got, rtol=1e-2, atol=1e-2):
+            raise RunError(
+                "expected the episode under way to repeat itself from its seed and "
+                f"actions, but its observation {length - 1} was {had} and is {got} "
+                "now; the environment (or its version) is not the one of the stored "
+                "run. Put that one back, or start a new run with another run_dir."
+            )

@@ -96,11 +96,16 @@ class Training:
         self._learning = False
         self._finished: list[EpisodeResult] = []
         self._seconds = 0.0
-        positions = self._resume()
-        self._metrics = CsvLog(
-            run.metrics, METRIC_COLUMNS, position=positions.get("metrics")
-        )
-        self._evals = CsvLog(run.eval, EVAL_COLUMNS, position=positions.get("eval"))
+        run.lock()
+        try:
+            positions = self._resume()
+            self._metrics = CsvLog(
+                run.metrics, METRIC_COLUMNS, position=positions.get("metrics")
+            )
+            self._evals = CsvLog(run.eval, EVAL_COLUMNS, position=positions.get("eval"))
+        except BaseException:
+            run.unlock()
+            raise
         self._saved_at = self.collector.steps if positions else -1
 
     def run(self) -> None:
@@ -319,6 +324,7 @@ class Training:
     def _close(self) -> None:
         self._metrics.close()
         self._evals.close()
+        self.run_directory.unlock()
 
 
 def _sentence(error: Exception) -> str:

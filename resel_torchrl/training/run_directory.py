@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 from pathlib import Path
 
 __all__ = ["RunDirectory", "RunError"]
@@ -36,6 +38,7 @@ class RunDirectory:
         self.eval = self.path / "eval.csv"
         self.checkpoints = self.path / "checkpoints"
         self.plots = self.path / "plots"
+        self._lock = self.path / "lock.json"
 
     @classmethod
     def create(cls, path: str | Path, config_text: str) -> RunDirectory:
@@ -84,3 +87,53 @@ class RunDirectory:
                 "give the path that the run printed at its start."
             )
         return run
+
+    def lock(self) -> None:
+        """Takes the directory for this process, until :meth:`unlock`.
+
+        A lock that a process has left behind by dying is taken over.
+
+        Raises:
+            RunError: If another process that may still run holds it.
+        """
+        own = {"host": socket.gethostname(), "pid": os.getpid()}
+        try:
+            # Creating fails if it is there already: of two processes one gets it.
+            with open(self._lock, "x") as stream:
+                json.dump(own, stream)
+            return
+        except FileExistsError:
+            pass
+        try:
+            holder = json.loads(self._lock.read_text())
+            host, pid = holder["host"], int(holder["pid"])
+        except (OSError, ValueError, KeyError, TypeError):
+            host, pid = own["host"], None  # given up meanwhile, or cut short by a crash
+        if host != own["host"] or _runs(pid):
+            raise RunError(
+                f"expected a run that no process is at work on, got {self.path}, which "
+                f"process {pid} on {host} holds; wait for its end or stop it. If it is "
+                f"dead, remove {self._lock}."
+            )
+        beside = self._lock.with_suffix(".part")
+        beside.write_text(json.dumps(own))
+        os.replace(beside, self._lock)
+
+    def unlock(self) -> None:
+        """Gives the directory free."""
+        self._lock.unlink(missing_ok=True)
+
+
+def _runs(pid: int | None) -> bool:
+    """Whether a process other than this one runs."""
+    if pid is None or pid == os.getpid():
+        return False
+    if os.name != "posix":
+        return True  # there, asking by a signal would end it
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -1,8 +1,13 @@
 """A resumed run equals one that was never stopped, bit for bit."""
 
+import itertools
+import json
 import os
+import random
+import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +16,9 @@ import pytest
 import torch
 
 from resel_torchrl.config import ConfigError
+from resel_torchrl.modules.cores import CORES
 from resel_torchrl.training import RunError, load_policy
+from tests.training import envs
 from tests.training.runs import assert_same_run, resume, rows, start, tiny
 
 KILLED = "env.id=tests.training.envs:KilledWalk-v0"
@@ -37,9 +44,14 @@ def command(folder: Path, *overrides: str, kill_at: int, kill_signal: str = "KIL
     )
 
 
-@pytest.mark.parametrize("kill_at", [17, 118])
-def test_run_killed_and_resumed_equals_uninterrupted(tmp_path, uninterrupted, kill_at):
-    # 17: in the random phase, before any checkpoint; 118: past several of them.
+@pytest.mark.parametrize(("first", "last"), [(2, 24), (60, 118)])
+def test_run_killed_and_resumed_equals_uninterrupted(
+    tmp_path, uninterrupted, first, last
+):
+    # In the random phase, before any checkpoint; and past several of them.
+    seed = secrets.randbelow(2**32)
+    kill_at = random.Random(seed).randint(first, last)
+    print(f"seed {seed}: killed at step {kill_at}")
     killed = command(tmp_path / "run", KILLED, kill_at=kill_at)
     assert killed.returncode == -signal.SIGKILL
     assert len(rows(tmp_path / "run/metrics.csv")) < len(
@@ -65,7 +77,7 @@ def test_control_another_setting_gives_another_run(tmp_path, uninterrupted, sett
         assert_same_run(tmp_path / "run", uninterrupted)
 
 
-@pytest.mark.parametrize("core", ["mamba", "memoryless"])
+@pytest.mark.parametrize("core", CORES)
 def test_every_core_resumes(tmp_path, core):
     options = [f"core={core}", "env.id=tests.training.envs:Walk-v0"]
     if core == "mamba":
@@ -90,42 +102,75 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, uninterrupted):
     assert_same_run(tmp_path / "run", uninterrupted)
 
 
-def test_checkpoint_cut_short_falls_back_on_the_older_one(tmp_path, uninterrupted):
+def test_checkpoint_cut_short_falls_back_on_the_older_one(
+    tmp_path, uninterrupted, caplog
+):
     start(tmp_path / "run", KILLED, "steps=97").run()
     newest, older = sorted((tmp_path / "run/checkpoints").iterdir())[::-1]
     file = newest / "replay.pt"
     file.write_bytes(file.read_bytes()[:-10])
-    with pytest.warns(RuntimeWarning, match=f"replay.pt is cut short.*{older.name}"):
-        training = resume(tmp_path / "run", "steps=130")
+    caplog.set_level("WARNING", "torchrl")
+    training = resume(tmp_path / "run", "steps=130")
+    message = caplog.messages[-1]
+    assert "replay.pt is cut short" in message and older.name in message
     assert training.collector.steps == 90
     training.run()
     assert_same_run(tmp_path / "run", uninterrupted)
 
 
-def test_checkpoint_with_a_flipped_byte_is_noticed(tmp_path):
+def test_checkpoint_with_a_flipped_byte_is_noticed(tmp_path, caplog):
     start(tmp_path / "run", "steps=40").run()
     for checkpoint in (tmp_path / "run/checkpoints").iterdir():
         data = bytearray((checkpoint / "learner.pt").read_bytes())
         data[len(data) // 2] ^= 1
         (checkpoint / "learner.pt").write_bytes(data)
-    with (
-        pytest.warns(RuntimeWarning, match="checksum"),
-        pytest.raises(RunError, match=r"learner.pt is damaged"),
-    ):
+    caplog.set_level("WARNING", "torchrl")
+    with pytest.raises(RunError, match=r"learner.pt is damaged.*start a new run"):
         resume(tmp_path / "run")
+    assert "checksum" in caplog.text
+    with pytest.raises(RunError, match=r"learner.pt is damaged.*load another.*30\)"):
+        load_policy(tmp_path / "run", checkpoint=40)
 
 
-def test_writing_that_dies_leaves_the_older_checkpoint(tmp_path, monkeypatch):
+@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"format": 1, "files": {"a": {}}}'])
+def test_damaged_manifest_is_noticed(tmp_path, text):
+    start(tmp_path / "run", "steps=30").run()
+    (checkpoint,) = (tmp_path / "run/checkpoints").iterdir()
+    (checkpoint / "manifest.json").write_text(text)
+    for load in (resume, load_policy):
+        with pytest.raises(RunError, match=r"is damaged: .*manifest.*start a new run"):
+            load(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "call"),
+    [
+        pytest.param(torch, "save", 0, id="before the first byte"),
+        pytest.param(torch, "save", 1, id="in the second part"),
+        pytest.param(os, "replace", 0, id="before the renaming"),
+    ],
+)
+def test_writing_that_dies_leaves_the_older_checkpoint(
+    tmp_path, monkeypatch, module, name, call
+):
     start(tmp_path / "run", "steps=30").run()
     training = resume(tmp_path / "run", "steps=60")
+    calls, whole = itertools.count(), getattr(module, name)
 
     def die(*args, **kwargs):
+        if next(calls) < call:
+            return whole(*args, **kwargs)
+        if name == "save":
+            args[1].write(b"half of a part")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(torch, "save", die)
+    monkeypatch.setattr(module, name, die)
     with pytest.raises(OSError, match="no space"):
         training.run()
     monkeypatch.undo()
+    assert [p.name for p in (tmp_path / "run/checkpoints").glob("step_*")] == [
+        "step_0000000030"
+    ]
     training = resume(tmp_path / "run", "steps=60")
     assert training.collector.steps == 30
     training.run()
@@ -205,3 +250,32 @@ def test_stored_configuration_is_the_resolved_one(tmp_path):
     text = (tmp_path / "run/config.yaml").read_text()
     assert "${" not in text
     assert "lr_context_encoder: 0.0003" in text
+
+
+def test_two_processes_do_not_work_on_one_run(tmp_path):
+    start(tmp_path / "run", "steps=30").run()
+    lock = tmp_path / "run/lock.json"
+    assert not lock.exists()
+    with subprocess.Popen(["sleep", "60"]) as other:
+        holder = {"host": socket.gethostname(), "pid": other.pid}
+        lock.write_text(json.dumps(holder))
+        before = (tmp_path / "run/metrics.csv").read_bytes()
+        with pytest.raises(RunError, match=f"process {other.pid} on .*lock.json"):
+            resume(tmp_path / "run", "steps=50")
+        assert (tmp_path / "run/metrics.csv").read_bytes() == before
+        load_policy(tmp_path / "run")  # reading is free
+        other.kill()
+    # The lock of a dead process, and one cut short, are nobody's.
+    resume(tmp_path / "run", "steps=50").run()
+    lock.write_text("{")
+    resume(tmp_path / "run", "steps=60").run()
+    assert not lock.exists()
+
+
+def test_changed_simulator_is_noticed_on_resume(tmp_path, monkeypatch):
+    start(tmp_path / "run", "steps=97", "eval.interval=0").run()
+    resume(tmp_path / "run")
+    observe = envs.Walk._observation
+    monkeypatch.setattr(envs.Walk, "_observation", lambda self: observe(self) * 1.5)
+    with pytest.raises(RunError, match=r"repeat itself.*not the one of the stored run"):
+        resume(tmp_path / "run")
