@@ -28,13 +28,14 @@ from resel_torchrl.analysis import (
     write_measurements,
 )
 from resel_torchrl.config import Config, ConfigError, compose
-from resel_torchrl.config.commands import read_arguments
+from resel_torchrl.config.commands import at_least, read_arguments
 from resel_torchrl.config.validation import nearest
+from resel_torchrl.training import quiet_storages
 
 
 def numbers(text: str) -> list[int]:
     """Whole numbers from `20,1000`."""
-    return [int(word) for word in text.split(",")]
+    return [at_least(1)(word) for word in text.split(",")]
 
 
 def names(text: str) -> list[str]:
@@ -78,13 +79,21 @@ def everything(values: dict) -> list[Measurement]:
     return replay(values) + update(values) + acting(values)
 
 
-NETWORKS = {"core": names, "task": str, "repetitions": int, "output": str}
-REPLAY = {"stored": numbers, "lengths": numbers, "repetitions": int, "output": str}
+NETWORKS = {"core": names, "task": str, "repetitions": at_least(1), "output": str}
+REPLAY = {
+    "stored": numbers,
+    "lengths": numbers,
+    "repetitions": at_least(1),
+    "output": str,
+}
 COMMANDS = {
-    "replay": (replay, REPLAY | {"threads": int}),
-    "update": (update, NETWORKS | {"threads": int, "memory_runs": int}),
+    "replay": (replay, REPLAY | {"threads": at_least(1)}),
+    "update": (update, NETWORKS | {"threads": at_least(1), "memory_runs": at_least(0)}),
     "acting": (acting, NETWORKS),
-    "all": (everything, REPLAY | NETWORKS | {"threads": int, "memory_runs": int}),
+    "all": (
+        everything,
+        REPLAY | NETWORKS | {"threads": at_least(1), "memory_runs": at_least(0)},
+    ),
 }
 
 
@@ -95,6 +104,7 @@ def measure(arguments: list[str]) -> None:
         raise ConfigError([f"{name or 'nothing'}: {nearest(name, COMMANDS)}"])
     run, known = COMMANDS[name]
     values = read_arguments(rest, known)
+    quiet_storages()
     machine = describe_machine()  # first, as the load is to be that of others
     rows = run(values)
     print(", ".join(f"{name} {value}" for name, value in machine.items()))
