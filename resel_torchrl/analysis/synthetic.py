@@ -7,7 +7,7 @@ import torch
 from tensordict import TensorDict
 
 from resel_torchrl.config import Config
-from resel_torchrl.config.launch import _agent_options, _make_buffer, _make_learner
+from resel_torchrl.config.launch import agent_options, make_buffer, make_learner
 from resel_torchrl.envs import classic_pomdp, task_info
 from resel_torchrl.training import (
     Agent,
@@ -71,11 +71,11 @@ def synthetic_learner(config: Config) -> tuple[Learner, int]:
     (0, 200, 1600)
     """
     agent, (observation_size, action_size, horizon) = _agent(config)
-    buffer = _make_buffer(config)
+    buffer = make_buffer(config)
     rng = np.random.default_rng(config.seed)
     for _ in range(2 * -(-config.replay.batch_size // horizon)):
         buffer.extend(_episode(rng, horizon, observation_size, action_size))
-    return _make_learner(config, agent, buffer, horizon), horizon
+    return make_learner(config, agent, buffer, horizon), horizon
 
 
 def acting_policy(config: Config) -> RecurrentPolicy:
@@ -103,7 +103,7 @@ def _agent(config: Config) -> tuple[Agent, tuple[int, int, int]]:
         )
     sizes = task_sizes(config)
     torch.manual_seed(config.seed)
-    return make_agent(*sizes[:2], **_agent_options(config)), sizes
+    return make_agent(*sizes[:2], **agent_options(config)), sizes
 
 
 def _episode(

@@ -112,11 +112,11 @@ def make_training(config: Config, run: RunDirectory) -> Training:
     torch.set_num_threads(config.threads)
     quiet_storages()
     seed_generators(config.seed)
-    agent_options = _agent_options(config)
-    agent = make_agent(task.observation_size, task.action_size, **agent_options)
+    options = agent_options(config)
+    agent = make_agent(task.observation_size, task.action_size, **options)
     for module in agent.modules().values():
         module.to(config.device)
-    replay_buffer = _make_buffer(config)
+    replay_buffer = make_buffer(config)
     policy, eval_policy, policy_copy = _make_policies(config, agent, task)
     stored = {k: v for k, v in to_dict(config).items() if k not in FREE_KEYS}
     training = Training(
@@ -130,7 +130,7 @@ def make_training(config: Config, run: RunDirectory) -> Training:
             seed=config.seed,
             random_steps=config.train.random_steps,
         ),
-        _make_learner(config, agent, replay_buffer, task.horizon),
+        make_learner(config, agent, replay_buffer, task.horizon),
         functools.partial(
             evaluate,
             _make_env(config),
@@ -148,7 +148,7 @@ def make_training(config: Config, run: RunDirectory) -> Training:
         description={
             "observation_size": task.observation_size,
             "action_size": task.action_size,
-            "agent": agent_options,
+            "agent": options,
         },
         loggers=open_loggers(config.log.loggers, run.path, project=config.log.project),
         console=config.log.console,
@@ -194,7 +194,8 @@ def evaluate_run(
     return evaluate(_make_env(config), policy, episodes=episodes, seed=seed)
 
 
-def _agent_options(config: Config) -> dict[str, Any]:
+def agent_options(config: Config) -> dict[str, Any]:
+    """Arguments of `make_agent` beside the sizes of observation and action."""
     agent = config.agent
     return {
         "core": agent.core,
@@ -212,7 +213,8 @@ def _make_env(config: Config) -> Any:
     return make_gym(config.env.id, horizon=config.env.horizon, **config.env.kwargs)
 
 
-def _make_buffer(config: Config) -> TensorDictReplayBuffer:
+def make_buffer(config: Config) -> TensorDictReplayBuffer:
+    """An empty buffer of whole episodes."""
     return TensorDictReplayBuffer(
         storage=LazyTensorStorage(config.replay.buffer_size),
         sampler=EpisodeSampler(seed=config.seed),
@@ -235,9 +237,10 @@ def _make_policies(
     return collecting, evaluating, policy_copy
 
 
-def _make_learner(
+def make_learner(
     config: Config, agent: Agent, buffer: TensorDictReplayBuffer, horizon: int
 ) -> Learner:
+    """The updates of an agent from a buffer of episodes of at most `horizon` steps."""
     settings = config.train
     loss = RESeLLoss(
         agent.actor,
