@@ -99,12 +99,12 @@ def anchors(page: Path) -> set[str]:
 
 
 def broken_links(page: Path, text: str) -> list[str]:
-    """Targets in ``text``, as part of ``page``, that lead nowhere; figures apart."""
+    """Targets in ``text``, as part of ``page``, that lead nowhere."""
     broken = []
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         path, _, anchor = target.partition("#")
         to = page.parent / path if path else page
-        if target.startswith("http") or to.suffix == ".png":
+        if target.startswith("http"):
             continue
         if not to.exists() or (anchor and anchor not in anchors(to)):
             broken.append(target)

@@ -341,5 +341,8 @@ class Learner:
             batch = TensorDict(state["batch"]["entries"], state["batch"]["shape"])
             self._batch = batch.unflatten_keys(".").to(self.device)
             self._batch_padding = state["batch"]["padding"]
-        for name in ("sums", "counts", "measure", "measured"):
+        for name in ("counts", "measure"):
             setattr(self, f"_{name}", dict(state[name]))
+        for name in ("sums", "measured"):  # read to the CPU; they go on where they were
+            values = {key: x.to(self.device) for key, x in state[name].items()}
+            setattr(self, f"_{name}", values)
