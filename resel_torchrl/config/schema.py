@@ -35,6 +35,7 @@ _above_zero = Limit("a number above 0", lambda value: value > 0)
 _not_negative = Limit("a number of 0 or more", lambda value: value >= 0)
 PositiveInt = Annotated[int, _above_zero]
 PositiveFloat = Annotated[float, _above_zero]
+Noise = Annotated[float, _not_negative]
 NaturalInt = Annotated[int, _not_negative]
 Discount = Annotated[
     float, Limit("a number from 0 to 1", lambda value: 0 <= value <= 1)
@@ -85,6 +86,7 @@ class AgentConfig:
     (True, 'gru', 32)
     """
 
+    algorithm: Literal["auto", "resel", "discrete_resel", "td3_resel"]
     core: str
     core_kwargs: dict
     reward_input: bool
@@ -93,6 +95,7 @@ class AgentConfig:
     context_size: PositiveInt
     head_sizes: Sizes
     n_critics: PositiveInt
+    exploration_noise: Noise | Literal["auto"]
 
 
 @dataclass
@@ -142,7 +145,10 @@ class TrainConfig:
     policy_delay: PositiveInt
     target_entropy: float | Literal["auto"]
     target_bound: bool
-    alpha_init: PositiveFloat
+    alpha_init: PositiveFloat | Literal["auto"]
+    fixed_alpha: bool | Literal["auto"]
+    target_noise: Noise | Literal["auto"]
+    target_noise_clip: Noise | Literal["auto"]
     reward_scale: PositiveFloat
     policy_sync: PositiveInt
 
