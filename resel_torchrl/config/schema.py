@@ -35,13 +35,20 @@ _above_zero = Limit("a number above 0", lambda value: value > 0)
 _not_negative = Limit("a number of 0 or more", lambda value: value >= 0)
 PositiveInt = Annotated[int, _above_zero]
 PositiveFloat = Annotated[float, _above_zero]
-Noise = Annotated[float, _not_negative]
 NaturalInt = Annotated[int, _not_negative]
 Discount = Annotated[
     float, Limit("a number from 0 to 1", lambda value: 0 <= value <= 1)
 ]
 Share = Annotated[
     float, Limit("a number above 0 and at most 1", lambda value: 0 < value <= 1)
+]
+Noise = Annotated[
+    float | Literal["auto"],
+    Limit("auto or a number of 0 or more", lambda value: value == "auto" or value >= 0),
+]
+Temperature = Annotated[
+    float | Literal["auto"],
+    Limit("auto or a number above 0", lambda value: value == "auto" or value > 0),
 ]
 Horizon = Annotated[
     int | None,
@@ -95,7 +102,7 @@ class AgentConfig:
     context_size: PositiveInt
     head_sizes: Sizes
     n_critics: PositiveInt
-    exploration_noise: Noise | Literal["auto"]
+    exploration_noise: Noise
 
 
 @dataclass
@@ -145,10 +152,10 @@ class TrainConfig:
     policy_delay: PositiveInt
     target_entropy: float | Literal["auto"]
     target_bound: bool
-    alpha_init: PositiveFloat | Literal["auto"]
+    alpha_init: Temperature
     fixed_alpha: bool | Literal["auto"]
-    target_noise: Noise | Literal["auto"]
-    target_noise_clip: Noise | Literal["auto"]
+    target_noise: Noise
+    target_noise_clip: Noise
     reward_scale: PositiveFloat
     policy_sync: PositiveInt
 

@@ -4,7 +4,7 @@ Everything here takes plain arguments and knows neither a task nor the configura
 """
 
 from resel_torchrl.training.acting import RecurrentPolicy
-from resel_torchrl.training.agent import LOSSES, Agent, make_agent, make_loss
+from resel_torchrl.training.agent import Agent, make_agent, make_loss
 from resel_torchrl.training.buffer_state import buffer_state, load_buffer_state
 from resel_torchrl.training.checkpoint import (
     CheckpointStore,
@@ -32,7 +32,6 @@ from resel_torchrl.training.run_directory import RunDirectory, RunError
 from resel_torchrl.training.update import Learner, NonFiniteLossError, UpdateSchedule
 
 __all__ = [
-    "LOSSES",
     "Agent",
     "CheckpointStore",
     "Collector",

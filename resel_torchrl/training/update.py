@@ -64,8 +64,9 @@ class Learner:
 
     The order is the paper's (arXiv 2405.15384, algorithm 1): critic step, Polyak step
     of the targets, and on updates 0, `policy_delay`, 2·`policy_delay`, ... one step of
-    actor and, where there is one, temperature. The batch of the next update is drawn right after the current
-    one is launched, on every device, so that a GPU computes meanwhile.
+    actor and, where there is one, temperature. The batch of the next update is drawn
+    right after the current one is launched, on every device, so that a GPU computes
+    meanwhile.
 
     Args:
         agent: The networks; they are the loss's own.
@@ -180,9 +181,9 @@ class Learner:
 
     def _policy_step(self, batch: TensorDict) -> None:
         terms = self.loss.policy_loss(batch)
-        names = [name for name in ("loss_actor", "loss_alpha") if name in terms.keys()]
-        self._check(terms, *names)
-        sum(terms[name] for name in names).backward()
+        losses = {k: loss for k, loss in terms.items() if k.startswith("loss_")}
+        self._check(losses, *losses)
+        sum(losses.values()).backward()
         self._step(batch, "actor", self.agent.actor_encoder)
         self._add(terms)
 
