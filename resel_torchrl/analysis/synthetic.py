@@ -7,6 +7,7 @@ import torch
 from tensordict import TensorDict
 
 from resel_torchrl.config import Config
+from resel_torchrl.config.algorithms import resolve_algorithm
 from resel_torchrl.config.launch import agent_options, make_buffer, make_learner
 from resel_torchrl.envs import classic_pomdp, task_info
 from resel_torchrl.training import (
@@ -30,7 +31,7 @@ def task_sizes(config: Config) -> tuple[int, int, int]:
         Entries of an observation, entries of an action, steps of a full episode.
 
     Raises:
-        ValueError: If the task has discrete actions, which RESeL has no loss for.
+        ValueError: If the task has discrete actions: random episodes have none.
 
     >>> from resel_torchrl.config import compose
     >>> task_sizes(compose(["task=walker_v"]))
@@ -70,6 +71,7 @@ def synthetic_learner(config: Config) -> tuple[Learner, int]:
     >>> learner.updates, horizon, len(learner.replay_buffer)
     (0, 200, 1600)
     """
+    config = resolve_algorithm(config, discrete=False)
     agent, (observation_size, action_size, horizon) = _agent(config)
     buffer = make_buffer(config)
     rng = np.random.default_rng(config.seed)
@@ -91,7 +93,7 @@ def acting_policy(config: Config) -> RecurrentPolicy:
     >>> acting_policy(compose(["task=pendulum_v"]))(np.zeros(1, np.float32)).shape
     (1,)
     """
-    agent, sizes = _agent(config)
+    agent, sizes = _agent(resolve_algorithm(config, discrete=False))
     return RecurrentPolicy(agent.actor_encoder, agent.actor, *sizes[:2])
 
 

@@ -12,6 +12,11 @@ import torch
 from torchrl._utils import logger as torchrl_logger
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
+from resel_torchrl.config.algorithms import (
+    algorithm_problems,
+    loss_of,
+    resolve_algorithm,
+)
 from resel_torchrl.config.composition import (
     load_config,
     resume_config,
@@ -21,7 +26,6 @@ from resel_torchrl.config.composition import (
 from resel_torchrl.config.schema import Config
 from resel_torchrl.config.validation import ConfigError
 from resel_torchrl.envs import TaskInfo, find_spec, make_gym, task_info
-from resel_torchrl.objectives import RESeLLoss
 from resel_torchrl.replay import EpisodeSampler, pack_episodes, row_layout
 from resel_torchrl.training import (
     Agent,
@@ -78,7 +82,7 @@ def open_run(
         config = resume_config(load_config(run.config), overrides)
         torchrl_logger.info(f"Going on with {run.path}; its stored configuration wins.")
     else:
-        _checked_task(config)
+        config, _ = _checked_task(config)
         run = RunDirectory.create(config.run_dir, to_yaml(config))
         torchrl_logger.info(f"Training {config.env.id} in {run.path}")
     return run, config
@@ -108,7 +112,7 @@ def make_training(config: Config, run: RunDirectory) -> Training:
     ...     sorted(path.name for path in run.checkpoints.iterdir())
     ['step_0000000020']
     """
-    task = _checked_task(config)
+    config, task = _checked_task(config)
     torch.set_num_threads(config.threads)
     quiet_storages()
     seed_generators(config.seed)
@@ -197,7 +201,10 @@ def evaluate_run(
 def agent_options(config: Config) -> dict[str, Any]:
     """Arguments of `make_agent` beside the sizes of observation and action."""
     agent = config.agent
+    noise = agent.exploration_noise
     return {
+        "algorithm": agent.algorithm,
+        "exploration_noise": None if noise == "auto" else noise,
         "core": agent.core,
         "core_kwargs": agent.core_kwargs,
         "reward_input": agent.reward_input,
@@ -242,17 +249,7 @@ def make_learner(
 ) -> Learner:
     """The updates of an agent from a buffer of episodes of at most `horizon` steps."""
     settings = config.train
-    loss = RESeLLoss(
-        agent.actor,
-        agent.critic,
-        actor_encoder=agent.actor_encoder,
-        critic_encoder=agent.critic_encoder,
-        critic_subset_size=settings.critic_subset_size,
-        target_bound=settings.target_bound,
-        alpha_init=settings.alpha_init,
-        target_entropy=settings.target_entropy,
-    )
-    loss.make_value_estimator(gamma=settings.gamma)
+    loss = loss_of(config, agent)
     loss.to(config.device)
     layout = row_layout(config.replay.batch_size, horizon)
     return Learner(
@@ -271,8 +268,11 @@ def make_learner(
     )
 
 
-def _checked_task(config: Config) -> TaskInfo:
-    """Sizes of the task, after a look at whether it can be trained as configured."""
+def _checked_task(config: Config) -> tuple[Config, TaskInfo]:
+    """The configuration with its algorithm, and the task's sizes.
+
+    After a look at whether the task can be trained as configured.
+    """
     try:
         env = _make_env(config)
     except (ValueError, TypeError, ModuleNotFoundError) as error:
@@ -289,12 +289,11 @@ def _checked_task(config: Config) -> TaskInfo:
             f"{config.env.id}, got {task.horizon}; a shorter horizon is another task. "
             "Write env.horizon=null to take its own limit."
         )
-    if task.discrete:
-        problems.append(
-            f"env.id: expected a task with continuous actions, got {config.env.id} "
-            f"with {task.action_size} discrete ones; this loss (RESeLLoss) needs "
-            "continuous ones: choose for example task=pendulum_v."
-        )
+    problems += algorithm_problems(config, task)
+    try:
+        config = resolve_algorithm(config, discrete=task.discrete)
+    except ConfigError as error:
+        problems += error.problems
     if config.replay.buffer_size < task.horizon:
         problems.append(
             f"replay.buffer_size: expected room for an episode of {task.horizon} "
@@ -308,4 +307,4 @@ def _checked_task(config: Config) -> TaskInfo:
         )
     if problems:
         raise ConfigError(problems)
-    return task
+    return config, task

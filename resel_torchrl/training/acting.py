@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from tensordict import NestedKey
 
-from resel_torchrl.modules import ContextEncoder, TanhNormalActor
+from resel_torchrl.modules import CategoricalActor, ContextEncoder
+from resel_torchrl.training.agent import Actor
 
 __all__ = ["RecurrentPolicy"]
 
@@ -18,12 +19,16 @@ class RecurrentPolicy:
     modules, without a TensorDict: the encoder's state, the previous observation and
     action and the previous reward are kept here.
 
+    Calling it gives the action that the Gymnasium environment takes: a vector, or with
+    a :class:`~resel_torchrl.modules.CategoricalActor` a number. :meth:`act` gives what
+    is stored and what the encoder reads: the vector, or the one-hot vector.
+
     Args:
         encoder: Encoder of the actor, with `observation` and any of
             `prev_observation`, `prev_action`, `prev_reward` as inputs.
         actor: Head of the actor.
         observation_size: Entries of an observation.
-        action_size: Entries of an action.
+        action_size: Entries of an action, or number of discrete actions.
         deterministic: What a call does that does not say: sample, or take the mode.
 
     Raises:
@@ -41,7 +46,7 @@ class RecurrentPolicy:
     def __init__(
         self,
         encoder: ContextEncoder,
-        actor: TanhNormalActor,
+        actor: Actor,
         observation_size: int,
         action_size: int,
         *,
@@ -50,6 +55,7 @@ class RecurrentPolicy:
         self.deterministic = deterministic
         self.encoder = encoder
         self.actor = actor
+        self.discrete = isinstance(actor, CategoricalActor)
         self.observation_size = observation_size
         self.action_size = action_size
         self._memory = {
@@ -77,7 +83,6 @@ class RecurrentPolicy:
         """Forgets everything: the next call is the first step of an episode."""
         self.first = True
 
-    @torch.no_grad()
     def __call__(
         self,
         observation: np.ndarray,
@@ -85,8 +90,38 @@ class RecurrentPolicy:
         first: bool = False,
         *,
         deterministic: bool | None = None,
+    ) -> np.ndarray | int:
+        """The action for an observation, as the environment takes it.
+
+        A vector `[action_size]`, each entry in [−1, 1], or the number of a discrete
+        action. Arguments and errors are those of :meth:`act`.
+        """
+        return self.to_env(
+            self.act(observation, reward, first, deterministic=deterministic)
+        )
+
+    def to_env(self, action: np.ndarray) -> np.ndarray | int:
+        """What the environment takes for an action `[action_size]` of :meth:`act`."""
+        return int(action.argmax()) if self.discrete else action
+
+    def random_action(self, generator: np.random.Generator) -> np.ndarray:
+        """A uniformly random action, `[action_size]`, as :meth:`act` gives them."""
+        if not self.discrete:
+            return generator.uniform(-1, 1, self.action_size).astype("f4")
+        action = np.zeros(self.action_size, "f4")
+        action[generator.integers(self.action_size)] = 1.0
+        return action
+
+    @torch.no_grad()
+    def act(
+        self,
+        observation: np.ndarray,
+        reward: float | None = None,
+        first: bool = False,
+        *,
+        deterministic: bool | None = None,
     ) -> np.ndarray:
-        """The action for an observation, `[action_size]`, each entry in [−1, 1].
+        """The action for an observation, `[action_size]`, one-hot if discrete.
 
         Args:
             observation: `[observation_size]`.
@@ -122,11 +157,10 @@ class RecurrentPolicy:
         context, self._state = self.encoder.encode_step(
             self._inputs, self._is_init, self._state
         )
-        loc, scale = self.actor.head(self._memory["observation"], context)
         if deterministic is None:
             deterministic = self.deterministic
-        action = loc if deterministic else loc + scale * torch.randn_like(loc)
-        views["prev_action"][:] = torch.tanh(action)[0].numpy()
+        action = self.actor.act(self._memory["observation"], context, deterministic)
+        views["prev_action"][:] = action[0].numpy()
         self.first = False
         return views["prev_action"].copy()
 
