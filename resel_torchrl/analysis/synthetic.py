@@ -94,7 +94,9 @@ def acting_policy(config: Config) -> RecurrentPolicy:
     (1,)
     """
     agent, sizes = _agent(resolve_algorithm(config, discrete=False))
-    return RecurrentPolicy(agent.actor_encoder, agent.actor, *sizes[:2])
+    return RecurrentPolicy(
+        agent.actor_encoder, agent.actor, *sizes[:2], mode=config.train.acting
+    )
 
 
 def _agent(config: Config) -> tuple[Agent, tuple[int, int, int]]:

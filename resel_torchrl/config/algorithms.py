@@ -8,10 +8,17 @@ from typing import Any
 from resel_torchrl.config.schema import Config
 from resel_torchrl.config.validation import ConfigError
 from resel_torchrl.envs import TaskInfo
+from resel_torchrl.modules import CORES, FusedStep
 from resel_torchrl.training import Agent, make_loss
 from resel_torchrl.training.agent import Loss
 
-__all__ = ["DEFAULTS", "algorithm_problems", "loss_of", "resolve_algorithm"]
+__all__ = [
+    "DEFAULTS",
+    "acting_problems",
+    "algorithm_problems",
+    "loss_of",
+    "resolve_algorithm",
+]
 
 AUTO = "auto"
 #: What `auto` is, by algorithm; a value that is not listed is not the algorithm's.
@@ -38,6 +45,8 @@ OPTIONS = sorted({key for values in DEFAULTS.values() for key in values})
 def resolve_algorithm(config: Config, *, discrete: bool) -> Config:
     """The configuration with the algorithm's own values where it says `auto`.
 
+    So is `train.acting`, by the core and the packages that are there.
+
     Args:
         config: With `agent.algorithm` a name or `auto`, which goes by the actions.
         discrete: Whether the task's actions are discrete.
@@ -55,7 +64,7 @@ def resolve_algorithm(config: Config, *, discrete: bool) -> Config:
         name = "discrete_resel" if discrete else "resel"
     groups = {
         "agent": {"algorithm": name},
-        "train": {},
+        "train": {"acting": _acting(config)},
     }
     problems = []
     for key in OPTIONS:
@@ -78,6 +87,21 @@ def resolve_algorithm(config: Config, *, discrete: bool) -> Config:
             for group, values in groups.items()
         },
     )
+
+
+def _acting(config: Config) -> str:
+    if config.train.acting != AUTO:
+        return config.train.acting
+    obstacle = FusedStep.core_obstacle(CORES[config.agent.core])
+    return "eager" if obstacle else "fused"
+
+
+def acting_problems(config: Config) -> list[str]:
+    """Why the policy cannot act as configured, if it cannot."""
+    if config.train.acting != "fused":
+        return []
+    obstacle = FusedStep.core_obstacle(CORES[config.agent.core])
+    return [f"train.acting: {obstacle}"] if obstacle else []
 
 
 def algorithm_problems(config: Config, task: TaskInfo) -> list[str]:

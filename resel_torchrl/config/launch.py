@@ -13,6 +13,7 @@ from torchrl._utils import logger as torchrl_logger
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
 from resel_torchrl.config.algorithms import (
+    acting_problems,
     algorithm_problems,
     loss_of,
     resolve_algorithm,
@@ -153,6 +154,7 @@ def make_training(config: Config, run: RunDirectory) -> Training:
             "observation_size": task.observation_size,
             "action_size": task.action_size,
             "agent": options,
+            "acting": policy.mode,
         },
         loggers=open_loggers(config.log.loggers, run.path, project=config.log.project),
         console=config.log.console,
@@ -240,7 +242,9 @@ def _make_policies(
         policy_copy = PolicyCopy(acting, copies, config.train.policy_sync)
         acting = copies
     sizes = task.observation_size, task.action_size
-    collecting, evaluating = (RecurrentPolicy(*acting, *sizes) for _ in range(2))
+    collecting, evaluating = (
+        RecurrentPolicy(*acting, *sizes, mode=config.train.acting) for _ in range(2)
+    )
     return collecting, evaluating, policy_copy
 
 
@@ -289,7 +293,7 @@ def _checked_task(config: Config) -> tuple[Config, TaskInfo]:
             f"{config.env.id}, got {task.horizon}; a shorter horizon is another task. "
             "Write env.horizon=null to take its own limit."
         )
-    problems += algorithm_problems(config, task)
+    problems += algorithm_problems(config, task) + acting_problems(config)
     try:
         config = resolve_algorithm(config, discrete=task.discrete)
     except ConfigError as error:

@@ -157,6 +157,7 @@ class TrainConfig:
     target_noise: Noise
     target_noise_clip: Noise
     reward_scale: PositiveFloat
+    acting: Literal["auto", "eager", "fused"]
     policy_sync: PositiveInt
 
 

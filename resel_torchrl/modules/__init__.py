@@ -9,6 +9,7 @@ from resel_torchrl.modules.cores import CORES, SequenceCore, make_core
 from resel_torchrl.modules.deterministic_actor import DeterministicActor
 from resel_torchrl.modules.discrete_ensemble_critic import DiscreteEnsembleCritic
 from resel_torchrl.modules.ensemble_critic import EnsembleCritic
+from resel_torchrl.modules.fused_step import FusedStep
 from resel_torchrl.modules.policy import make_policy
 from resel_torchrl.modules.previous_step import PreviousStep
 from resel_torchrl.modules.tanh_normal import TanhNormal
@@ -21,6 +22,7 @@ __all__ = [
     "DeterministicActor",
     "DiscreteEnsembleCritic",
     "EnsembleCritic",
+    "FusedStep",
     "PreviousStep",
     "SequenceCore",
     "TanhNormal",

@@ -23,8 +23,9 @@ LOG_SCALE_MAX = 2.0
 class TanhNormalHead(ActorHead):
     """Map (observation, context) to mean and standard deviation before tanh."""
 
-    def forward(self, observation: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        loc, log_scale = self.outputs(observation, context).chunk(2, -1)
+    def distribution(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``loc`` and ``scale``, each ``[*B, action_size]``."""
+        loc, log_scale = outputs.chunk(2, -1)
         return loc, log_scale.clamp(LOG_SCALE_MIN, LOG_SCALE_MAX).exp()
 
 
@@ -124,7 +125,12 @@ class TanhNormalActor(ProbabilisticActor):
         Raises:
             ValueError: if a last dimension has another size.
         """
-        return self.module[0].module(observation, context)
+        return self.network(observation, context)
+
+    @property
+    def network(self) -> ActorHead:
+        """The head's network."""
+        return self.module[0].module
 
     def act(
         self, observation: Tensor, context: Tensor, deterministic: bool = False
@@ -139,7 +145,11 @@ class TanhNormalActor(ProbabilisticActor):
         Returns:
             ``[*B, action_size]``, each entry in (-1, 1).
         """
-        loc, scale = self.head(observation, context)
+        return self.draw(self.network.outputs(observation, context), deterministic)
+
+    def draw(self, outputs: Tensor, deterministic: bool = False) -> Tensor:
+        """Return actions ``[*B, action_size]`` from the network's outputs."""
+        loc, scale = self.network.distribution(outputs)
         if not deterministic:
             loc = loc + scale * torch.randn_like(loc)
         return torch.tanh(loc)

@@ -53,6 +53,16 @@ class ActorHead(nn.Module):
         layers.append(xavier_linear(width, output_size))
         self.layers = nn.Sequential(*layers)
 
+    def distribution(self, outputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return what a policy makes of :meth:`outputs`; here these themselves."""
+        return outputs
+
+    def forward(
+        self, observation: Tensor, context: Tensor
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Return :meth:`distribution` of :meth:`outputs`."""
+        return self.distribution(self.outputs(observation, context))
+
     def outputs(self, observation: Tensor, context: Tensor) -> Tensor:
         """Return the last layer's output, ``[*B, output_size]``.
 

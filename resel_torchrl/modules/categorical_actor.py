@@ -33,8 +33,9 @@ class OneModeOneHot(OneHotCategorical):
 class CategoricalHead(ActorHead):
     """Map (observation, context) to the probabilities of the actions."""
 
-    def forward(self, observation: Tensor, context: Tensor) -> Tensor:
-        probs = self.outputs(observation, context).softmax(-1) + FLOOR
+    def distribution(self, outputs: Tensor) -> Tensor:
+        """Return the probabilities, ``[*B, action_size]``."""
+        probs = outputs.softmax(-1) + FLOOR
         return probs / probs.sum(-1, keepdim=True)
 
 
@@ -127,7 +128,12 @@ class CategoricalActor(ProbabilisticActor):
         Raises:
             ValueError: if a last dimension has another size.
         """
-        return self.module[0].module(observation, context)
+        return self.network(observation, context)
+
+    @property
+    def network(self) -> ActorHead:
+        """The head's network."""
+        return self.module[0].module
 
     def act(
         self, observation: Tensor, context: Tensor, deterministic: bool = False
@@ -142,7 +148,11 @@ class CategoricalActor(ProbabilisticActor):
         Returns:
             ``[B, action_size]`` of the observation's dtype.
         """
-        probs = self.head(observation, context)
+        return self.draw(self.network.outputs(observation, context), deterministic)
+
+    def draw(self, outputs: Tensor, deterministic: bool = False) -> Tensor:
+        """Return one-hot actions ``[B, action_size]`` from the network's outputs."""
+        probs = self.network.distribution(outputs)
         if deterministic:
             index = probs.argmax(-1, keepdim=True)
         else:

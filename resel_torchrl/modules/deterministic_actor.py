@@ -20,8 +20,9 @@ __all__ = ["DeterministicActor"]
 class DeterministicHead(ActorHead):
     """Map (observation, context) to an action."""
 
-    def forward(self, observation: Tensor, context: Tensor) -> Tensor:
-        return self.outputs(observation, context).tanh()
+    def distribution(self, outputs: Tensor) -> Tensor:
+        """Return the action, ``[*B, action_size]``."""
+        return outputs.tanh()
 
 
 class DeterministicActor(TensorDictSequential):
@@ -121,7 +122,12 @@ class DeterministicActor(TensorDictSequential):
         Raises:
             ValueError: if a last dimension has another size.
         """
-        return self.module[0].module(observation, context)
+        return self.network(observation, context)
+
+    @property
+    def network(self) -> ActorHead:
+        """The head's network."""
+        return self.module[0].module
 
     def act(
         self, observation: Tensor, context: Tensor, deterministic: bool = False
@@ -136,7 +142,11 @@ class DeterministicActor(TensorDictSequential):
         Returns:
             ``[*B, action_size]``, each entry in [-1, 1].
         """
-        action = self.head(observation, context)
+        return self.draw(self.network.outputs(observation, context), deterministic)
+
+    def draw(self, outputs: Tensor, deterministic: bool = False) -> Tensor:
+        """Return actions ``[*B, action_size]`` from the network's outputs."""
+        action = self.network.distribution(outputs)
         if not deterministic:
             noise = self.exploration_noise * torch.randn_like(action)
             action = (action + noise).clamp(-1.0, 1.0)

@@ -22,7 +22,9 @@ from torch import Tensor
 # Sums may be reordered, which vectorises them; NaN and infinity keep their meaning.
 _FAST = {"contract", "reassoc", "nsz", "arcp"}
 
-kernel = functools.partial(numba.njit, nogil=True, cache=True, fastmath=_FAST)
+kernel = functools.partial(
+    numba.njit, nogil=True, cache=True, fastmath=_FAST, error_model="numpy"
+)
 """Compiles a kernel: without the interpreter's lock, kept on disk."""
 
 
@@ -57,7 +59,7 @@ def exp2(x):
     return np.exp2(x)
 
 
-@overload(exp2, jit_options={"fastmath": _FAST})
+@overload(exp2, jit_options={"fastmath": _FAST, "error_model": "numpy"})
 def _exp2(x):
     if x != types.float32:
         return lambda x: np.exp2(x)

@@ -61,8 +61,9 @@ def test_lean_path_equals_the_tensordict_path(algorithm, core, reward_input, kin
     options = {"algorithm": algorithm, "core": core, "reward_input": reward_input}
     agent = make_agent(2, size, **options, **SIZES)
     deterministic = kind == ExplorationType.DETERMINISTIC
+    networks = agent.actor_encoder, agent.actor
     policy = RecurrentPolicy(
-        agent.actor_encoder, agent.actor, 2, size, deterministic=deterministic
+        *networks, 2, size, deterministic=deterministic, mode="eager"
     )
     env = TransformedEnv(GymWrapper(gymnasium.make(name)), InitTracker())
     env.append_transform(agent.actor_encoder.make_tensordict_primer())
