@@ -145,6 +145,8 @@ class TrainConfig:
     alpha_init: PositiveFloat
     reward_scale: PositiveFloat
     policy_sync: PositiveInt
+    collection: Literal["sync", "process"]
+    collect_ahead: PositiveInt
 
 
 @dataclass
