@@ -11,9 +11,9 @@ without packing, beside TorchRL's SliceSampler, and the memory of a full buffer.
 `update`: updates per second at the task's configured sizes, on random episodes of full
 length (two of 1,000 steps for the usual batch of 1,999), and the peak memory over the
 idle process. `acting`: milliseconds per step of the policy, of the environment, and of
-both with storing, on one thread. `end_to_end`: environment steps per second of whole runs that collect in turn with the
-updates and in a process beside them, and what share of the updates' own speed that is.
-Several cores: core=gru,mamba, the default.
+both with storing, on one thread. `end_to_end`: environment steps per second of whole
+runs that collect in turn with the updates and in a process beside them, and what share
+of the updates' own speed that is. Several cores: core=gru,mamba, the default.
 
 Numbers that can be given: `threads` (1 is the default), `repetitions`, `memory_runs`
 (processes that measure memory; 0 for none), `stored=100000,1000000` and
