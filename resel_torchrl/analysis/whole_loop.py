@@ -27,7 +27,6 @@ from resel_torchrl.training import Collector, RunDirectory, untouched_generators
 __all__ = ["time_collecting", "time_end_to_end"]
 
 CHUNK = 100
-COLLECTIONS = ("sync", "process")
 
 
 class _TimedEnv:
@@ -127,9 +126,9 @@ def time_end_to_end(
     A run starts with a replay buffer of random episodes of full length, twice as many
     as a batch holds, and no random phase, so that it updates from its first step on.
     Its own rows of the log give its speed; the first row, in which processes start, is
-    left out. Beside it stand the updates alone, of the same learners on the buffers
-    that they were left with, and collecting alone. The learner computes on
-    ``config.threads`` threads, a collecting process on one more.
+    left out. Right after it the updates alone are timed, of the same learner on the
+    buffer that it was left with. The learner computes on ``config.threads`` threads, a
+    collecting process on one more.
 
     Args:
         config: Configuration, as :func:`resel_torchrl.config.compose` returns it.
@@ -137,9 +136,10 @@ def time_end_to_end(
         steps: Environment steps per row.
 
     Returns:
-        Rows of environment steps per second of both runs, of updates per second, of
-        environment steps per second of collecting alone, and the share of the updates'
-        own speed that each run reached, in percent.
+        A row of collecting alone, in environment steps per second; then for each way
+        of collecting the run's environment steps per second, the updates per second of
+        its updates alone, and the share of what these allow that the run reached, in
+        percent.
 
     Raises:
         ValueError: If a number is below 1, the task has discrete actions, or the device
@@ -151,21 +151,15 @@ def time_end_to_end(
     >>> config = compose(["task=pendulum_v", *small])
     >>> for row in time_end_to_end(config, repetitions=1, steps=2):
     ...     print(row.quantity, "/", row.unit)
-    whole loop, collection=sync / steps/s
-    whole loop, collection=process / steps/s
-    updates alone / updates/s
     collecting alone / steps/s
+    whole loop, collection=sync / steps/s
+    updates alone, collection=sync / updates/s
     share of the updates' speed, collection=sync / %
+    whole loop, collection=process / steps/s
+    updates alone, collection=process / updates/s
     share of the updates' speed, collection=process / %
     """
     at_least_one(repetitions=repetitions, steps=steps)
-    rates, updates = {}, []
-    with untouched_generators(), on_threads(1):
-        _, collecting = _collecting_seconds(config, repetitions)
-    with untouched_generators(), on_threads(config.threads):
-        for collection in COLLECTIONS:
-            rates[collection], seconds = _run(config, collection, repetitions, steps)
-            updates += seconds
     row = functools.partial(
         Measurement.of,
         benchmark="end_to_end",
@@ -173,24 +167,27 @@ def time_end_to_end(
         "collecting on 1 thread",
         threads=config.threads,
     )
-    alone = row([1 / s for s in updates], quantity="updates alone", unit="updates/s")
-    full = alone.median / config.train.updates_per_step
-    return [
-        *(
-            row(rates[name], quantity=f"whole loop, collection={name}", unit="steps/s")
-            for name in COLLECTIONS
-        ),
-        alone,
-        row([1 / s for s in collecting], quantity="collecting alone", unit="steps/s"),
-        *(
-            row(
-                [100 * rate / full for rate in rates[name]],
-                quantity=f"share of the updates' speed, collection={name}",
-                unit="%",
-            )
-            for name in COLLECTIONS
-        ),
-    ]
+    with untouched_generators(), on_threads(1):
+        _, seconds = _collecting_seconds(config, repetitions)
+    rows = [row([1 / s for s in seconds], quantity="collecting alone", unit="steps/s")]
+    for collection in ("sync", "process"):
+        with untouched_generators(), on_threads(config.threads):
+            rates, seconds = _run(config, collection, repetitions, steps)
+        label = f"collection={collection}"
+        whole = row(rates, quantity=f"whole loop, {label}", unit="steps/s")
+        alone = row(
+            [1 / s for s in seconds],
+            quantity=f"updates alone, {label}",
+            unit="updates/s",
+        )
+        allowed = alone.median / config.train.updates_per_step
+        share = row(
+            [100 * rate / allowed for rate in rates],
+            quantity=f"share of the updates' speed, {label}",
+            unit="%",
+        )
+        rows += [whole, alone, share]
+    return rows
 
 
 def _run(

@@ -244,7 +244,7 @@ def test_recipe_prints_one_table_and_writes_it(tmp_path, capsys):
         rows = list(csv.DictReader(stream))
     assert len(lines) == 1 + len(rows)
     assert [row["benchmark"] for row in rows] == (
-        ["replay"] * 5 + ["update"] * 2 + ["acting"] * 6 + ["end_to_end"] * 12
+        ["replay"] * 5 + ["update"] * 2 + ["acting"] * 6 + ["end_to_end"] * 14
     )
     assert [row["case"].split(", ")[1] for row in rows[5:7]] == ["gru", "lstm"]
 
