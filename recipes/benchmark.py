@@ -1,19 +1,24 @@
-"""How fast replay, updates and acting are on this machine.
+"""How fast replay, updates, acting and whole runs are on this machine.
 
     python recipes/benchmark.py replay
     python recipes/benchmark.py update core=gru task=hopper_v threads=2
     python recipes/benchmark.py acting core=mamba task=hopper_v
+    python recipes/benchmark.py end_to_end core=gru task=pendulum_v
     python recipes/benchmark.py all output=speed.csv
 
 `replay`: milliseconds per draw of 2,000 transitions from 1e5 and 1e6 stored, with and
-without packing, beside TorchRL's SliceSampler. `update`: updates per second at the
-task's configured sizes, on random episodes of full length (two of 1,000 steps for the
-usual batch of 1,999), and the peak memory over the idle process. `acting`: milliseconds
-per step of the policy, on one thread. Several cores: core=gru,mamba, the default.
+without packing, beside TorchRL's SliceSampler, and the memory of a full buffer.
+`update`: updates per second at the task's configured sizes, on random episodes of full
+length (two of 1,000 steps for the usual batch of 1,999), and the peak memory over the
+idle process. `acting`: milliseconds per step of the policy, of the environment, and of
+both with storing, on one thread. `end_to_end`: environment steps per second of whole
+runs that collect in turn with the updates and in a process beside them, and what share
+of the updates' own speed that is. Several cores: core=gru,mamba, the default.
 
 Numbers that can be given: `threads` (1 is the default), `repetitions`, `memory_runs`
 (processes that measure memory; 0 for none), `stored=100000,1000000` and
-`lengths=20,1000` of replay. How to read the table: docs/speed.md.
+`lengths=20,1000` of replay, `steps` (environment steps per repetition of end_to_end).
+How to read the table: docs/speed.md.
 """
 
 import sys
@@ -22,7 +27,10 @@ from resel_torchrl.analysis import (
     Measurement,
     describe_machine,
     measurement_table,
+    replay_memory,
     time_acting,
+    time_collecting,
+    time_end_to_end,
     time_replay,
     time_update,
     write_measurements,
@@ -30,6 +38,7 @@ from resel_torchrl.analysis import (
 from resel_torchrl.config import Config, ConfigError, compose
 from resel_torchrl.config.commands import at_least, read_arguments
 from resel_torchrl.config.validation import nearest
+from resel_torchrl.envs import task_info
 from resel_torchrl.training import quiet_storages
 
 
@@ -49,14 +58,22 @@ def configurations(task="hopper_v", core=("gru", "mamba"), threads=1) -> list[Co
     return [compose([*words, f"core={name}"]) for name in core]
 
 
+def with_simulator(configs: list[Config]) -> list[Config]:
+    """The same, after a look at whether the environment can be made at all."""
+    env = configs[0].env
+    task_info(env.id, horizon=env.horizon, **env.kwargs)
+    return configs
+
+
 def pick(values: dict, *keys: str) -> dict:
     """The values given under these names."""
     return {key: values[key] for key in keys if key in values}
 
 
 def replay(values: dict) -> list[Measurement]:
-    """Rows of sampling and packing."""
-    return time_replay(**pick(values, "stored", "lengths", "repetitions", "threads"))
+    """Rows of sampling and packing, then of memory."""
+    rows = time_replay(**pick(values, "stored", "lengths", "repetitions", "threads"))
+    return rows + replay_memory(**pick(values, "stored", "lengths"))
 
 
 def update(values: dict) -> list[Measurement]:
@@ -67,16 +84,28 @@ def update(values: dict) -> list[Measurement]:
 
 
 def acting(values: dict) -> list[Measurement]:
-    """Rows of acting, core by core."""
+    """Rows of the policy, the environment and both, core by core."""
     options = pick(values, "repetitions")
-    configs = configurations(**pick(values, "task", "core"))
-    return [row for config in configs for row in time_acting(config, **options)]
+    configs = with_simulator(configurations(**pick(values, "task", "core")))
+    return [
+        row
+        for config in configs
+        for measure in (time_acting, time_collecting)
+        for row in measure(config, **options)
+    ]
+
+
+def end_to_end(values: dict) -> list[Measurement]:
+    """Rows of whole runs, core by core."""
+    options = pick(values, "repetitions", "steps")
+    configs = with_simulator(configurations(**pick(values, "task", "core", "threads")))
+    return [row for config in configs for row in time_end_to_end(config, **options)]
 
 
 def everything(values: dict) -> list[Measurement]:
     """All rows."""
-    configurations(**pick(values, "task", "core", "threads"))
-    return replay(values) + update(values) + acting(values)
+    with_simulator(configurations(**pick(values, "task", "core", "threads")))
+    return replay(values) + update(values) + acting(values) + end_to_end(values)
 
 
 NETWORKS = {"core": names, "task": str, "repetitions": at_least(1), "output": str}
@@ -86,14 +115,13 @@ REPLAY = {
     "repetitions": at_least(1),
     "output": str,
 }
+LOOP = {"threads": at_least(1), "steps": at_least(1)}
 COMMANDS = {
     "replay": (replay, REPLAY | {"threads": at_least(1)}),
     "update": (update, NETWORKS | {"threads": at_least(1), "memory_runs": at_least(0)}),
     "acting": (acting, NETWORKS),
-    "all": (
-        everything,
-        REPLAY | NETWORKS | {"threads": at_least(1), "memory_runs": at_least(0)},
-    ),
+    "end_to_end": (end_to_end, NETWORKS | LOOP),
+    "all": (everything, REPLAY | NETWORKS | LOOP | {"memory_runs": at_least(0)}),
 }
 
 

@@ -18,6 +18,7 @@ from resel_torchrl.analysis.output_variation import (
 )
 from resel_torchrl.analysis.plot import MeanPoint, mean_curve, plot_curves, plot_runs
 from resel_torchrl.analysis.plot_variation import plot_output_variation
+from resel_torchrl.analysis.replay_memory import replay_memory
 from resel_torchrl.analysis.results import Result, read_results, write_results
 from resel_torchrl.analysis.run_variation import run_output_variation
 from resel_torchrl.analysis.runs import find_runs, read_runs
@@ -27,6 +28,7 @@ from resel_torchrl.analysis.variations import (
     read_variations,
     write_variations,
 )
+from resel_torchrl.analysis.whole_loop import time_collecting, time_end_to_end
 
 __all__ = [
     "MeanPoint",
@@ -47,9 +49,12 @@ __all__ = [
     "read_results",
     "read_runs",
     "read_variations",
+    "replay_memory",
     "rollout_steps",
     "run_output_variation",
     "time_acting",
+    "time_collecting",
+    "time_end_to_end",
     "time_replay",
     "time_update",
     "update_memory",

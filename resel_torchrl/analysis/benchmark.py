@@ -6,10 +6,8 @@ clock is ``time.perf_counter``, data are random numbers, and no simulator is ste
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -18,14 +16,13 @@ from torchrl.data import LazyTensorStorage, SliceSampler, TensorDictReplayBuffer
 
 from resel_torchrl.analysis.measurements import Measurement
 from resel_torchrl.analysis.synthetic import acting_policy, synthetic_learner
+from resel_torchrl.analysis.timing import at_least_one, on_threads, seconds_of
 from resel_torchrl.analysis.update_memory import update_memory
 from resel_torchrl.config import Config
 from resel_torchrl.replay import EpisodeSampler, pack_episodes, row_layout
 from resel_torchrl.training import untouched_generators
 
 __all__ = ["time_acting", "time_replay", "time_update"]
-
-WARM_UP = 3
 
 
 def time_replay(
@@ -71,10 +68,10 @@ def time_replay(
     200 stored, episodes of 20, batch of 40 / SliceSampler
     200 stored, episodes of 20, batch of 40 / SliceSampler(cache_values=True)
     """
-    _at_least_one(batch_size=batch_size, repetitions=repetitions, threads=threads)
-    _at_least_one(observation_size=observation_size, action_size=action_size)
+    at_least_one(batch_size=batch_size, repetitions=repetitions, threads=threads)
+    at_least_one(observation_size=observation_size, action_size=action_size)
     for length in lengths:
-        _at_least_one(length=length)
+        at_least_one(length=length)
         for count in stored:
             batch = -(-batch_size // length) * length
             if count // length * length < batch:
@@ -83,7 +80,7 @@ def time_replay(
                     f"episodes of {length}, got {count}; store more."
                 )
     measurements = []
-    with untouched_generators(), _threads(threads):
+    with untouched_generators(), on_threads(threads):
         torch.manual_seed(0)
         for count in stored:
             for length in lengths:
@@ -127,11 +124,11 @@ def time_update(
     >>> rows[0].case, rows[0].unit
     ('pendulum_v, gru, batch of 4 full episodes of 200 packed [4, 201]', 'updates/s')
     """
-    _at_least_one(repetitions=repetitions)
+    at_least_one(repetitions=repetitions)
     if memory_runs < 0:
         raise ValueError(f"memory_runs: expected 0 or more, got {memory_runs}.")
     delay = config.train.policy_delay
-    with untouched_generators(), _threads(config.threads):
+    with untouched_generators(), on_threads(config.threads):
         learner, horizon = synthetic_learner(config)
         packed = learner.pack(learner.replay_buffer.sample(learner.batch_size))
         episodes = int(packed["next", "done"].sum())
@@ -140,7 +137,7 @@ def time_update(
             for _ in range(delay):
                 learner.update()
 
-        seconds = _time(some_updates, repetitions)
+        seconds = seconds_of(some_updates, repetitions)
     row = functools.partial(
         Measurement.of,
         benchmark="update",
@@ -161,7 +158,8 @@ def time_acting(config: Config, *, repetitions: int = 1000) -> list[Measurement]
     """Times one step of the policy that collects, on one thread.
 
     It is a call of :class:`~resel_torchrl.training.RecurrentPolicy` with one
-    observation and a sampled action; the environment's own step is not in it.
+    observation and a sampled action. The environment is not in it: see
+    :func:`~resel_torchrl.analysis.time_collecting`.
 
     Args:
         config: Configuration, as :func:`resel_torchrl.config.compose` returns it.
@@ -180,50 +178,22 @@ def time_acting(config: Config, *, repetitions: int = 1000) -> list[Measurement]
     >>> row.case, row.unit, row.repetitions, row.threads
     ('pendulum_v, gru', 'ms', 5, 1)
     """
-    _at_least_one(repetitions=repetitions)
-    with untouched_generators(), _threads(1):
+    at_least_one(repetitions=repetitions)
+    with untouched_generators(), on_threads(1):
         policy = acting_policy(config)
         observation = np.random.default_rng(config.seed).standard_normal(
             policy.observation_size, dtype=np.float32
         )
-        seconds = _time(lambda: policy(observation, 0.0), repetitions)
+        seconds = seconds_of(lambda: policy(observation, 0.0), repetitions)
     row = Measurement.of(
         [1000 * s for s in seconds],
         benchmark="acting",
         case=f"{config.task}, {config.agent.core}",
-        quantity="one step",
+        quantity="policy alone",
         unit="ms",
         threads=1,
     )
     return [row]
-
-
-def _time(call: Callable[[], object], repetitions: int) -> list[float]:
-    """Seconds of each repetition, after a warm-up."""
-    for _ in range(WARM_UP):
-        call()
-    seconds = []
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return seconds
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _at_least_one(**values: int) -> None:
-    for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"{name}: expected 1 or more, got {value}.")
 
 
 def _flat_episodes(
@@ -284,7 +254,7 @@ def _time_draws(
     }
     return [
         Measurement.of(
-            [1000 * s for s in _time(call, repetitions)],
+            [1000 * s for s in seconds_of(call, repetitions)],
             benchmark="replay",
             case=f"{len(flat):,} stored, episodes of {length}, "
             f"batch of {slices * length}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from tensordict import TensorDict
+from torchrl.data import ReplayBuffer
 
 from resel_torchrl.config import Config
 from resel_torchrl.config.algorithms import resolve_algorithm
@@ -18,7 +19,7 @@ from resel_torchrl.training import (
     make_agent,
 )
 
-__all__ = ["acting_policy", "synthetic_learner", "task_sizes"]
+__all__ = ["acting_policy", "fill_buffer", "synthetic_learner", "task_sizes"]
 
 
 def task_sizes(config: Config) -> tuple[int, int, int]:
@@ -72,12 +73,30 @@ def synthetic_learner(config: Config) -> tuple[Learner, int]:
     (0, 200, 1600)
     """
     config = resolve_algorithm(config, discrete=False)
-    agent, (observation_size, action_size, horizon) = _agent(config)
+    agent, (_, _, horizon) = _agent(config)
     buffer = make_buffer(config)
+    fill_buffer(buffer, config)
+    return make_learner(config, agent, buffer, horizon), horizon
+
+
+def fill_buffer(buffer: ReplayBuffer, config: Config) -> None:
+    """Writes random episodes of full length, twice as many as a batch holds.
+
+    Args:
+        buffer: Where to.
+        config: The configuration.
+
+    >>> from resel_torchrl.config import compose
+    >>> config = compose(["task=pendulum_v"])
+    >>> buffer = make_buffer(config)
+    >>> fill_buffer(buffer, config)
+    >>> len(buffer)
+    1600
+    """
+    observation_size, action_size, horizon = task_sizes(config)
     rng = np.random.default_rng(config.seed)
     for _ in range(2 * -(-config.replay.batch_size // horizon)):
         buffer.extend(_episode(rng, horizon, observation_size, action_size))
-    return make_learner(config, agent, buffer, horizon), horizon
 
 
 def acting_policy(config: Config) -> RecurrentPolicy:

@@ -35,8 +35,10 @@ from resel_torchrl.training import (
     Evaluation,
     Learner,
     PolicyCopy,
+    ProcessCollector,
     RecurrentPolicy,
     RunDirectory,
+    SharedWeights,
     Training,
     evaluate,
     load_policy,
@@ -122,19 +124,14 @@ def make_training(config: Config, run: RunDirectory) -> Training:
     for module in agent.modules().values():
         module.to(config.device)
     replay_buffer = make_buffer(config)
-    policy, eval_policy, policy_copy = _make_policies(config, agent, task)
+    collector, eval_policy, policy_copy = _make_acting(
+        config, agent, task, replay_buffer
+    )
     stored = {k: v for k, v in to_dict(config).items() if k not in FREE_KEYS}
     training = Training(
         run,
         CheckpointStore(run.checkpoints, stored, kept=config.log.checkpoints_kept),
-        Collector(
-            _make_env(config),
-            policy,
-            replay_buffer,
-            horizon=task.horizon,
-            seed=config.seed,
-            random_steps=config.train.random_steps,
-        ),
+        collector,
         make_learner(config, agent, replay_buffer, task.horizon),
         functools.partial(
             evaluate,
@@ -154,7 +151,7 @@ def make_training(config: Config, run: RunDirectory) -> Training:
             "observation_size": task.observation_size,
             "action_size": task.action_size,
             "agent": options,
-            "acting": policy.mode,
+            "acting": eval_policy.mode,
         },
         loggers=open_loggers(config.log.loggers, run.path, project=config.log.project),
         console=config.log.console,
@@ -231,21 +228,47 @@ def make_buffer(config: Config) -> TensorDictReplayBuffer:
     )
 
 
-def _make_policies(
-    config: Config, agent: Agent, task: TaskInfo
-) -> tuple[RecurrentPolicy, RecurrentPolicy, PolicyCopy | None]:
-    """The policies of collecting and evaluating, each with its own memory."""
-    acting = [agent.actor_encoder, agent.actor]
-    policy_copy = None
-    if torch.device(config.device).type != "cpu":
-        copies = [copy.deepcopy(module).to("cpu") for module in acting]
-        policy_copy = PolicyCopy(acting, copies, config.train.policy_sync)
-        acting = copies
-    sizes = task.observation_size, task.action_size
-    collecting, evaluating = (
-        RecurrentPolicy(*acting, *sizes, mode=config.train.acting) for _ in range(2)
+def _make_acting(
+    config: Config, agent: Agent, task: TaskInfo, replay_buffer: TensorDictReplayBuffer
+) -> tuple[Collector, RecurrentPolicy, PolicyCopy | SharedWeights | None]:
+    """The collector, the evaluating policy, and the copy of the weights they act on.
+
+    The two policies act on the same weights, each with its own memory. Evaluation is
+    done by the learner's process, on the learner's own weights where these are on the
+    CPU.
+    """
+    learning = acting = [agent.actor_encoder, agent.actor]
+    on_cpu = torch.device(config.device).type == "cpu"
+    make_policy = functools.partial(
+        RecurrentPolicy,
+        observation_size=task.observation_size,
+        action_size=task.action_size,
+        mode=config.train.acting,
     )
-    return collecting, evaluating, policy_copy
+    options = {
+        "horizon": task.horizon,
+        "seed": config.seed,
+        "random_steps": config.train.random_steps,
+    }
+    if config.train.collection == "process":
+        weights = SharedWeights(learning, config.train.policy_sync)
+        collector = ProcessCollector(
+            functools.partial(_make_env, config),
+            make_policy,
+            weights,
+            replay_buffer,
+            ahead=config.train.collect_ahead,
+            **options,
+        )
+        eval_policy = make_policy(*(learning if on_cpu else weights.copies))
+        return collector, eval_policy, weights
+    policy_copy = None
+    if not on_cpu:
+        acting = [copy.deepcopy(module).to("cpu") for module in learning]
+        policy_copy = PolicyCopy(learning, acting, config.train.policy_sync)
+    policy, eval_policy = make_policy(*acting), make_policy(*acting)
+    collector = Collector(_make_env(config), policy, replay_buffer, **options)
+    return collector, eval_policy, policy_copy
 
 
 def make_learner(

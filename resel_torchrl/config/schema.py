@@ -159,6 +159,8 @@ class TrainConfig:
     reward_scale: PositiveFloat
     acting: Literal["auto", "eager", "fused"]
     policy_sync: PositiveInt
+    collection: Literal["sync", "process"]
+    collect_ahead: PositiveInt
 
 
 @dataclass

@@ -16,6 +16,7 @@ from resel_torchrl.training.collect import (
     episode_seed,
     flat_episode,
 )
+from resel_torchrl.training.collect_process import ProcessCollector
 from resel_torchrl.training.console import Progress, stop_on_signal
 from resel_torchrl.training.evaluate import Evaluation, evaluate
 from resel_torchrl.training.generators import (
@@ -29,6 +30,7 @@ from resel_torchrl.training.loop import Training
 from resel_torchrl.training.policy import load_policy
 from resel_torchrl.training.policy_copy import PolicyCopy
 from resel_torchrl.training.run_directory import RunDirectory, RunError
+from resel_torchrl.training.shared_weights import SharedWeights
 from resel_torchrl.training.update import Learner, NonFiniteLossError, UpdateSchedule
 
 __all__ = [
@@ -42,10 +44,12 @@ __all__ = [
     "Learner",
     "NonFiniteLossError",
     "PolicyCopy",
+    "ProcessCollector",
     "Progress",
     "RecurrentPolicy",
     "RunDirectory",
     "RunError",
+    "SharedWeights",
     "Training",
     "UpdateSchedule",
     "buffer_state",

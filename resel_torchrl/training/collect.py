@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -14,7 +15,7 @@ from torchrl.data import ReplayBuffer
 from resel_torchrl.training.acting import RecurrentPolicy
 from resel_torchrl.training.run_directory import RunError
 
-__all__ = ["Collector", "EpisodeResult", "episode_seed", "flat_episode"]
+__all__ = ["Collector", "Counters", "EpisodeResult", "episode_seed", "flat_episode"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,18 @@ class EpisodeResult:
 
     episode_return: float
     length: int
+
+
+class Counters(NamedTuple):
+    """Where a collector is: steps, finished episodes, step of the episode or −1.
+
+    >>> Counters(steps=230, episodes=1, t=30).t
+    30
+    """
+
+    steps: int
+    episodes: int
+    t: int
 
 
 def episode_seed(run_seed: int, env_index: int, episode: int) -> int:
@@ -144,10 +157,8 @@ class Collector:
 
     @property
     def in_random_phase(self) -> bool:
-        """Whether the next step takes a random action."""
-        if self._t > 0:
-            return self._random is not None
-        return self.steps < self.random_steps
+        """Whether the next step takes a random action; an episode's start decides."""
+        return self.steps - max(self._t, 0) < self.random_steps
 
     def step(self) -> EpisodeResult | None:
         """Makes one environment step.
@@ -216,6 +227,32 @@ class Collector:
         self.episodes += 1
         self._t = -1
         return EpisodeResult(self._return, length)
+
+    def counters(self) -> Counters:
+        """Where it is; `t` is −1 between two episodes."""
+        return Counters(self.steps, self.episodes, self._t)
+
+    def share_memory(self) -> dict[str, torch.Tensor]:
+        """Moves the arrays of the episode under way to memory that processes share.
+
+        Returns:
+            The arrays, for the :meth:`attach` of a collector in another process.
+        """
+        shared = {
+            name: torch.from_numpy(getattr(self, name)).share_memory_()
+            for name in ("_observations", "_actions", "_rewards")
+        }
+        self.attach(shared)
+        return shared
+
+    def attach(self, shared: Mapping[str, torch.Tensor]) -> None:
+        """Keeps the episode under way in the arrays that another collector shares."""
+        for name, array in shared.items():
+            setattr(self, name, array.numpy())
+
+    def close(self) -> None:
+        """Closes the environment."""
+        self.env.close()
 
     def abandon_episode(self) -> dict[str, np.ndarray]:
         """Gives up the episode under way; the next step starts another.

@@ -22,6 +22,7 @@ from resel_torchrl.training.generators import generator_states, restore_generato
 from resel_torchrl.training.log import EVAL_COLUMNS, METRIC_COLUMNS, CsvLog
 from resel_torchrl.training.policy_copy import PolicyCopy
 from resel_torchrl.training.run_directory import RunDirectory, RunError
+from resel_torchrl.training.shared_weights import SharedWeights
 from resel_torchrl.training.update import Learner, NonFiniteLossError, UpdateSchedule
 
 __all__ = ["Training"]
@@ -33,7 +34,8 @@ class Training:
     Args:
         run: Where everything is kept.
         checkpoints: The run's checkpoints.
-        collector: Steps the environment.
+        collector: Steps the environment, here or in a process of its own
+            (:class:`~resel_torchrl.training.ProcessCollector`).
         learner: Makes the updates.
         evaluation: Called for each evaluation; None for none.
         seed: Seed of the run, written into each row.
@@ -42,7 +44,9 @@ class Training:
         log_interval: Environment steps per row of metrics.csv.
         eval_interval: Environment steps between evaluations; 0 for none.
         checkpoint_interval: Environment steps between checkpoints.
-        policy_copy: The acting copy, where acting is not done on the learner's device.
+        policy_copy: The acting copy, where acting is not done on the learner's device
+            (:class:`~resel_torchrl.training.PolicyCopy`) or not in its process
+            (:class:`~resel_torchrl.training.SharedWeights`).
         description: What a checkpoint's manifest says of the agent.
         loggers: TorchRL loggers beside the CSV files.
         console: Whether to show a progress line.
@@ -73,7 +77,7 @@ class Training:
         log_interval: int = 1000,
         eval_interval: int = 1000,
         checkpoint_interval: int = 50_000,
-        policy_copy: PolicyCopy | None = None,
+        policy_copy: PolicyCopy | SharedWeights | None = None,
         description: Mapping[str, Any] | None = None,
         loggers: Sequence[Any] = (),
         console: bool = True,
@@ -104,6 +108,7 @@ class Training:
             )
             self._evals = CsvLog(run.eval, EVAL_COLUMNS, position=positions.get("eval"))
         except BaseException:
+            collector.close()
             run.unlock()
             raise
         self._saved_at = self.collector.steps if positions else -1
@@ -324,6 +329,7 @@ class Training:
     def _close(self) -> None:
         self._metrics.close()
         self._evals.close()
+        self.collector.close()
         self.run_directory.unlock()
 
 

@@ -15,6 +15,7 @@ from resel_torchrl.analysis import (
     time_acting,
     time_replay,
     time_update,
+    timing,
     update_memory,
     write_measurements,
 )
@@ -23,6 +24,7 @@ from resel_torchrl.config import ConfigError, compose
 from resel_torchrl.envs import task_info
 from resel_torchrl.training import Learner, RecurrentPolicy
 from tests.recipes.test_commands import recipe
+from tests.training.threads import as_thread  # noqa: F401
 
 memory = sys.modules["resel_torchrl.analysis.update_memory"]
 SMALL = ["agent.hidden_size=8", "agent.embedding_size=4", "agent.n_critics=2"]
@@ -55,7 +57,7 @@ def test_quantiles_are_those_of_the_repetitions():
 
 
 def test_replay_draws_whole_batches_from_buffers_of_the_sizes_asked(monkeypatch):
-    times = counting(monkeypatch, benchmark, "_time")
+    times = counting(monkeypatch, benchmark, "seconds_of")
     packs = counting(monkeypatch, benchmark, "pack_episodes")
     generator = torch.get_rng_state()
     rows = time_replay([125, 400], [20, 30], batch_size=50, repetitions=4)
@@ -72,7 +74,7 @@ def test_replay_draws_whole_batches_from_buffers_of_the_sizes_asked(monkeypatch)
         "SliceSampler",
         "SliceSampler(cache_values=True)",
     ]
-    assert len(packs) == 4 * (4 + benchmark.WARM_UP)
+    assert len(packs) == 4 * (4 + timing.WARM_UP)
     for args, _, packed, _ in packs:
         assert len(args[0]) == 60
         assert int(packed["valid"].sum()) == 60
@@ -107,7 +109,7 @@ def test_updates_are_counted_with_their_policy_steps(monkeypatch, delay):
     before = torch.get_num_threads()
     config = small("replay.batch_size=199", f"train.policy_delay={delay}", "threads=2")
     rows = time_update(config, repetitions=4, memory_runs=0)
-    made = 4 + benchmark.WARM_UP
+    made = 4 + timing.WARM_UP
     assert len(policy_steps) == made
     assert [call[0][0].updates for call in updates] == [made * delay] * made * delay
     assert {threads for *_, threads in updates} == {2}
@@ -121,15 +123,15 @@ def test_updates_are_counted_with_their_policy_steps(monkeypatch, delay):
 
 def test_updates_per_second_count_updates_not_repetitions(monkeypatch):
     seconds = [0.5, 0.5]
-    monkeypatch.setattr(benchmark, "_time", lambda call, repetitions: seconds)
+    monkeypatch.setattr(benchmark, "seconds_of", lambda call, repetitions: seconds)
     [row] = time_update(small("train.policy_delay=4"), repetitions=2, memory_runs=0)
     assert row.median == 8
 
 
 def test_the_warm_up_is_not_counted():
     calls = []
-    assert len(benchmark._time(lambda: calls.append(1), 5)) == 5
-    assert len(calls) == 5 + benchmark.WARM_UP
+    assert len(timing.seconds_of(lambda: calls.append(1), 5)) == 5
+    assert len(calls) == 5 + timing.WARM_UP
 
 
 def test_the_usual_batch_is_two_full_episodes_of_1000():
@@ -145,7 +147,7 @@ def test_the_usual_batch_is_two_full_episodes_of_1000():
 def test_acting_steps_on_one_thread(monkeypatch, core):
     steps = counting(monkeypatch, RecurrentPolicy, "__call__")
     [row] = time_acting(small("threads=2", core=core), repetitions=6)
-    assert len(steps) == 6 + benchmark.WARM_UP
+    assert len(steps) == 6 + timing.WARM_UP
     assert {threads for *_, threads in steps} == {1}
     actions = np.stack([action for _, _, action, _ in steps])
     assert len(np.unique(actions)) == len(actions)  # sampled, with a memory
@@ -227,9 +229,11 @@ def test_mistakes_say_what_to_do(call, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.usefixtures("as_thread")
 def test_recipe_prints_one_table_and_writes_it(tmp_path, capsys):
     output = tmp_path / "speed.csv"
     arguments = ["task=pendulum_v", "core=gru,lstm", "repetitions=1", "memory_runs=0"]
+    arguments += ["steps=2"]
     buffers = ["stored=4000", "lengths=20", f"output={output}"]
     assert recipe("benchmark", "all", *arguments, *buffers) == 0
     text = capsys.readouterr().out
@@ -240,15 +244,15 @@ def test_recipe_prints_one_table_and_writes_it(tmp_path, capsys):
         rows = list(csv.DictReader(stream))
     assert len(lines) == 1 + len(rows)
     assert [row["benchmark"] for row in rows] == (
-        ["replay"] * 4 + ["update"] * 2 + ["acting"] * 2
+        ["replay"] * 5 + ["update"] * 2 + ["acting"] * 6 + ["end_to_end"] * 14
     )
-    assert [row["case"].split(", ")[1] for row in rows[6:]] == ["gru", "lstm"]
+    assert [row["case"].split(", ")[1] for row in rows[5:7]] == ["gru", "lstm"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Known: acting, all, replay, update"),
+        ([], "Known: acting, all, end_to_end, replay, update"),
         (["updat"], "Nearest: update"),
         (["replay", "core=gru"], "core=gru: expected NAME=VALUE"),
         (["update", "threads=two"], "threads: expected a whole number"),

@@ -65,6 +65,19 @@ class KilledWalk(Walk):
         return super().step(action)
 
 
+class OrphanedWalk(Walk):
+    """Kills the process that started its own at step 40, and goes on."""
+
+    steps = 0
+
+    def step(self, action):
+        OrphanedWalk.steps += 1
+        if OrphanedWalk.steps == 40:
+            os.kill(os.getppid(), signal.SIGKILL)
+            print("outlived its learner", flush=True)
+        return super().step(action)
+
+
 class DiscreteWalk(Walk):
     """Left or right, at full force; takes a number and nothing else."""
 
@@ -75,7 +88,7 @@ class DiscreteWalk(Walk):
         return super().step([2 * action - 1])
 
 
-for kind in (Walk, FailingWalk, KilledWalk, DiscreteWalk):
+for kind in (Walk, FailingWalk, KilledWalk, OrphanedWalk, DiscreteWalk):
     name = f"{kind.__name__}-v0"
     if name not in gymnasium.registry:
         gymnasium.register(name, kind, max_episode_steps=HORIZON)

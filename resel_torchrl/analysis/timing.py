@@ -1,0 +1,43 @@
+"""What all benchmarks share: a clock after a warm-up, and a number of threads."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+
+__all__ = ["WARM_UP", "at_least_one", "on_threads", "seconds_of"]
+
+WARM_UP = 3
+
+
+def seconds_of(call: Callable[[], object], repetitions: int) -> list[float]:
+    """Seconds of each repetition, after a warm-up."""
+    for _ in range(WARM_UP):
+        call()
+    seconds = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+@contextlib.contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    """Lets PyTorch use so many CPU threads inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def at_least_one(**values: int) -> None:
+    """Raises a ValueError that names the first value below 1."""
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name}: expected 1 or more, got {value}.")

@@ -1,0 +1,309 @@
+"""Collecting in a process of its own, seen from the process that learns."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import gymnasium
+import torch
+from tensordict import TensorDict
+from torchrl.data import ReplayBuffer
+
+from resel_torchrl.training.acting import RecurrentPolicy
+from resel_torchrl.training.collect import Collector, Counters, EpisodeResult
+from resel_torchrl.training.collect_worker import (
+    Failed,
+    Ready,
+    State,
+    Step,
+    collect,
+    send,
+)
+from resel_torchrl.training.run_directory import RunError
+from resel_torchrl.training.shared_weights import SharedWeights
+
+__all__ = ["ProcessCollector"]
+
+
+class ProcessCollector(Collector):
+    """A collector whose steps are made by another process, beside the updates.
+
+    :meth:`step` counts one environment step, waiting for it if need be, so whatever is
+    done per counted step (updates, rows of the log, evaluations) is as exact as with a
+    :class:`Collector` in the same process. The process may be ahead of the count; with
+    `made` for the steps that it has made, at all times
+
+        steps ≤ made ≤ steps + ahead.
+
+    It starts with a credit of `ahead` steps, spends one per step, waits at zero, and is
+    given one back for each step counted. A finished episode is written to the replay
+    buffer when its last step is counted, by this process alone.
+
+    Each step acts on the newest weights published before it began, which are at most
+    `weights.every` updates old. The process starts at the first :meth:`step` or
+    :meth:`load_state_dict`, with one CPU thread, and ends with :meth:`close`, or when
+    this object is gone. It is started by `spawn`: a script needs the usual
+    ``if __name__ == "__main__":``.
+
+    Args:
+        make_env: Makes the environment, over there; it can be pickled.
+        make_policy: Makes the policy from `weights.copies`; it can be pickled.
+        weights: Weights of the acting modules.
+        replay_buffer: Gets one `extend` per episode.
+        horizon: Longest episode, in steps.
+        seed: Seed of the run.
+        random_steps: Steps of the random phase.
+        env_index: Number of this environment within the run.
+        ahead: Steps that the process may be ahead.
+
+    Raises:
+        ValueError: If `ahead` is below 1.
+
+    >>> import functools
+    >>> from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+    >>> from resel_torchrl.envs import make_gym
+    >>> from resel_torchrl.training import make_agent
+    >>> agent = make_agent(1, 1, core="gru", hidden_size=8, n_critics=2)
+    >>> weights = SharedWeights([agent.actor_encoder, agent.actor], every=1)
+    >>> sizes = dict(observation_size=1, action_size=1)
+    >>> collector = ProcessCollector(
+    ...     functools.partial(make_gym, "Pendulum-V-v0"),
+    ...     functools.partial(RecurrentPolicy, **sizes),
+    ...     weights,
+    ...     TensorDictReplayBuffer(storage=LazyTensorStorage(1000)),
+    ...     horizon=200,
+    ...     seed=0,
+    ... )
+    >>> results = [collector.step() for _ in range(200)]
+    >>> results[-1].length, collector.steps, len(collector.replay_buffer)
+    (200, 200, 200)
+    >>> collector.close()
+    """
+
+    def __init__(
+        self,
+        make_env: Callable[[], gymnasium.Env],
+        make_policy: Callable[..., RecurrentPolicy],
+        weights: SharedWeights,
+        replay_buffer: ReplayBuffer,
+        *,
+        horizon: int,
+        seed: int,
+        random_steps: int = 0,
+        env_index: int = 0,
+        ahead: int = 10,
+    ) -> None:
+        if ahead < 1:
+            raise ValueError(f"expected ahead of 1 step or more, got {ahead}.")
+        options = {
+            "horizon": horizon,
+            "seed": seed,
+            "random_steps": random_steps,
+            "env_index": env_index,
+        }
+        policy = make_policy(*weights.copies)
+        super().__init__(None, policy, replay_buffer, **options)
+        self.weights = weights
+        self.ahead = ahead
+        self._setup = (
+            *(make_env, make_policy, weights.reader()),
+            *(self.share_memory(), options),
+        )
+        self._connection: Connection | None = None
+        self._process: BaseProcess | None = None
+        self._inbox: deque[Step] = deque()  # made and not yet counted
+        self._failure: Failed | None = None  # comes after the steps of the inbox
+        self._reached = Counters(0, 0, -1)  # of the process, as far as is known
+        self._owed = 0
+        self._dead = False
+
+    def step(self) -> EpisodeResult | None:
+        """Counts one environment step, waiting for it if it is not made yet.
+
+        Returns:
+            The episode, if this step ended it; it is in the buffer then.
+
+        Raises:
+            RuntimeError: If the environment failed in the process, with its message, or
+                the process died. Steps made before are counted first.
+        """
+        if self._process is None:
+            self._start(None)
+        self._grant(0)
+        while self._failure is None and (not self._inbox or self._connection.poll()):
+            self._take(self._receive())
+        if not self._inbox:
+            self.steps, self.episodes, self._t = self._failure.counters
+            raise RuntimeError(self._failure.text) from RuntimeError(
+                self._failure.details
+            )
+        step = self._inbox.popleft()
+        self.steps, self.episodes, self._t = step.counters
+        self.weights.age = step.age
+        self._grant(1)
+        if step.episode is not None:
+            flat = TensorDict(step.episode, [step.result.length])
+            self.replay_buffer.extend(flat.unflatten_keys("."))
+        return step.result
+
+    def _start(self, state: dict[str, Any] | None) -> None:
+        if state is None and self.steps:
+            raise RuntimeError(
+                "expected a collecting process at work, got one that is closed; take "
+                "its state before, or make another collector and load that."
+            )
+        context = torch.multiprocessing.get_context("spawn")
+        self._connection, other = context.Pipe()
+        self._process = context.Process(
+            target=collect, args=(other, *self._setup), name="collect", daemon=True
+        )
+        with _signals_held_back():
+            self._process.start()
+        other.close()
+        self._finalizer = weakref.finalize(self, _end, self._connection, self._process)
+        self._owed = self.ahead - len(self._inbox)
+        self._dead = False
+        self._send("start", state)
+        answer = self._receive()
+        if not isinstance(answer, Ready):
+            raise RunError(answer.text) from RuntimeError(answer.details)
+
+    def _grant(self, steps: int) -> None:
+        """Gives credit, in portions: a pipe holds few messages that nobody reads.
+
+        A portion is never more than `ahead`, so what is held back leaves at least one
+        step made or under way: neither side can wait for the other.
+        """
+        self._owed += steps
+        if self._owed >= max(1, self.ahead // 2):
+            self._send("credit", self._owed)
+            self._owed = 0
+
+    def _send(self, kind: str, value: Any) -> None:
+        with contextlib.suppress(ConnectionError):  # it has died: reading tells
+            send(self._connection, (kind, value))
+
+    def _receive(self) -> Ready | Step | State | Failed:
+        try:
+            message = self._connection.recv()
+        except (EOFError, ConnectionError):
+            self._dead = True
+            return Failed(self._reached, self._obituary(), "no traceback is left")
+        self._reached = message.counters
+        return message
+
+    def _obituary(self) -> str:
+        self._process.join(timeout=10)
+        code = self._process.exitcode
+        how = f"with exit status {code}"
+        if code is not None and code < 0:
+            how = f"by {signal.Signals(-code).name}"
+        return (
+            f"the collecting process was ended {how}, without a message of its own "
+            "(killed, out of memory, or a simulator that crashed; at its start also a "
+            'script without if __name__ == "__main__":).'
+        )
+
+    def _take(self, message: Step | Failed) -> None:
+        if isinstance(message, Failed):
+            self._failure = message
+        else:
+            self._inbox.append(message)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the process, the steps that are not counted yet, and the count.
+
+        The process is asked between two of its steps. If it has died, its state is that
+        before the first step of the next episode.
+        """
+        return {
+            "counters": list(self.counters()),
+            "process": self._process_state(),
+            "inbox": [
+                {
+                    "counters": list(step.counters),
+                    "age": step.age,
+                    "episode": step.episode,
+                    "result": step.result and list(vars(step.result).values()),
+                }
+                for step in self._inbox
+            ],
+        }
+
+    def _process_state(self) -> dict[str, Any] | None:
+        if self._process is None:
+            if self.steps:
+                self._start(None)  # raises
+            return None
+        self._send("state", None)
+        while not self._dead:
+            message = self._receive()
+            if isinstance(message, State):
+                return message.collector
+            self._take(message)
+        self._t, t = -1, self._t
+        state = super().state_dict()
+        self._t = t
+        steps, episodes, _ = self._reached
+        return state | {"steps": steps, "episodes": episodes + 1}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes the count back and starts a process where the other one was.
+
+        Raises:
+            RunError: If the process cannot start or the environment does not repeat the
+                episode under way, as :meth:`Collector.load_state_dict`.
+        """
+        self.close()
+        self.steps, self.episodes, self._t = state["counters"]
+        self._inbox = deque(
+            Step(
+                Counters(*entry["counters"]),
+                entry["age"],
+                entry["episode"],
+                entry["result"] and EpisodeResult(*entry["result"]),
+            )
+            for entry in state["inbox"]
+        )
+        self._failure = None
+        self._start(state["process"])
+
+    def close(self) -> None:
+        """Ends the process, if there is one."""
+        if self._process is not None:
+            self._finalizer()
+            self._process = self._connection = None
+
+
+def _end(connection: Connection, process: BaseProcess) -> None:
+    connection.close()  # the process sees it after the step that it is at
+    process.join(timeout=5)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    process.close()
+
+
+@contextlib.contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """A process started meanwhile does not get SIGINT and SIGTERM: the learner does.
+
+    A terminal sends Ctrl-C, and a cluster SIGTERM, to both.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # it lets them through again when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,217 @@
+"""Collecting beside learning: the ratio, the bound, the weights, resuming.
+
+The process is a thread here, see `as_thread`; real ones are in
+test_collect_process_ends.py.
+"""
+
+import itertools
+import time
+
+import gymnasium
+import pytest
+import torch
+
+from resel_torchrl.training import CheckpointStore, ProcessCollector, episode_seed
+from resel_torchrl.training.shared_weights import WeightReader
+from tests.training import envs
+from tests.training.runs import leaves, resume, rows, same, start
+from tests.training.threads import as_thread  # noqa: F401
+
+PROCESS = ["train.collection=process", "eval.interval=0"]
+COUNTING = "env.id=tests.training.envs:KilledWalk-v0"
+
+pytestmark = pytest.mark.usefixtures("as_thread")
+
+
+def watch(training, look):
+    """Calls `look` after each step of the loop."""
+    make_step = training._step
+
+    def step(progress):
+        make_step(progress)
+        look()
+
+    training._step = step
+
+
+@pytest.mark.parametrize(("ratio", "ahead"), [(0.4, 10), (1, 1), (2.5, 4)])
+def test_ratio_is_exact_at_every_step_and_row(tmp_path, ratio, ahead):
+    options = [f"train.updates_per_step={ratio}", f"train.collect_ahead={ahead}"]
+    training = start(tmp_path / "run", *PROCESS, *options, "steps=60")
+    first = []
+
+    def look():
+        if training._learning and not first:
+            first.append(training.collector.steps)
+            assert not training.collector.in_random_phase
+        due = int((training.collector.steps - first[0]) * ratio) if first else 0
+        assert training.learner.updates == due
+
+    watch(training, look)
+    training.run()
+    assert training.collector.steps == 60
+    assert 25 <= first[0] <= 25 + envs.HORIZON
+    table = rows(tmp_path / "run/metrics.csv")
+    assert [row["step"] for row in table] == ["20", "40", "60"]
+    for row in table:
+        learned = max(0, int(row["step"]) - first[0])
+        assert int(row["updates"]) == int(learned * ratio)
+
+
+@pytest.mark.parametrize("ahead", [1, 7])
+def test_process_is_ahead_by_no_more_than_it_may(tmp_path, monkeypatch, ahead):
+    monkeypatch.setattr(envs.KilledWalk, "steps", 0)
+    options = [COUNTING, "steps=60", f"train.collect_ahead={ahead}"]
+    training = start(tmp_path / "run", *PROCESS, *options)
+    leads = []
+
+    def look():
+        time.sleep(0.003)  # a slow update
+        leads.append(envs.KilledWalk.steps - training.collector.steps)
+
+    watch(training, look)
+    training.run()
+    assert min(leads) >= 0 and max(leads) <= ahead
+    # The control: it does run ahead, as far as its credit reaches.
+    assert max(leads) >= ahead - max(1, ahead // 2) + 1
+
+
+def test_same_episodes_as_in_the_same_process(tmp_path):
+    """With random actions all along, rows and buffer are equal bit for bit."""
+    options = ["train.random_steps=1000", "steps=100", "eval.interval=30"]
+    start(tmp_path / "sync", *options).run()
+    start(tmp_path / "process", *options, "train.collection=process").run()
+    for name in ("metrics.csv", "eval.csv"):
+        assert rows(tmp_path / "sync" / name) == rows(tmp_path / "process" / name)
+    stores = (
+        CheckpointStore(tmp_path / name / "checkpoints", None)
+        for name in ("sync", "process")
+    )
+    first, second = (dict(leaves(store.load(100, "replay"))) for store in stores)
+    assert first.keys() == second.keys()
+    assert all(same(first[key], second[key]) for key in first)
+
+
+def starts_of_episodes(collector) -> list[torch.Tensor]:
+    data = collector.replay_buffer[:]
+    return list(data["observation"][data["is_init"].squeeze(-1)])
+
+
+def assert_seeded_in_order(collector, episodes) -> None:
+    env = gymnasium.make("Walk-v0")
+    starts = starts_of_episodes(collector)
+    assert len(starts) == len(episodes)
+    for number, first in zip(episodes, starts, strict=True):
+        expected, _ = env.reset(seed=episode_seed(collector.seed, 0, number))
+        assert torch.equal(torch.from_numpy(expected), first), number
+
+
+def test_episodes_come_in_order_and_whole(tmp_path):
+    training = start(tmp_path / "run", *PROCESS, "replay.buffer_size=1000")
+    sizes = []
+
+    def look():
+        collector = training.collector
+        under_way = max(collector.counters().t, 0)
+        sizes.append(len(collector.replay_buffer) + under_way == collector.steps)
+
+    watch(training, look)
+    training.run()
+    assert len(sizes) == 130 and all(sizes)
+    assert_seeded_in_order(training.collector, range(training.collector.episodes))
+
+
+@pytest.mark.parametrize("sync", [1, 6])
+def test_weights_are_at_most_policy_sync_updates_old(tmp_path, sync):
+    options = [f"train.policy_sync={sync}", "train.updates_per_step=1"]
+    training = start(tmp_path / "run", *PROCESS, *options, "steps=80")
+    ages = []
+    watch(training, lambda: ages.append(training.policy_copy.age))
+    training.run()
+    assert min(ages) >= 0 and max(ages) <= sync
+    logged = [int(row["weight_age"]) for row in rows(tmp_path / "run/metrics.csv")]
+    assert logged == ages[19::20]
+    if sync > 1:
+        assert max(ages) > 1  # the control: they do age
+
+
+def test_process_acts_on_what_was_learned(tmp_path, monkeypatch):
+    seen = []
+    load = WeightReader.load
+
+    def watched(self):
+        age = load(self)
+        seen.append(next(self.modules[0].parameters()).clone())
+        return age
+
+    monkeypatch.setattr(WeightReader, "load", watched)
+    training = start(tmp_path / "run", *PROCESS, "steps=90")
+    training.run()
+    assert torch.equal(seen[0], seen[10])  # the random phase
+    assert len({tuple(x.flatten().tolist()) for x in seen}) > 8
+
+
+@pytest.mark.parametrize("stop_at", [7, 97])
+def test_stopped_and_resumed(tmp_path, stop_at):
+    """No step is lost or made twice, and the ratio is that of one run."""
+    options = [*PROCESS, "replay.buffer_size=1000", "train.random_steps=30"]
+    training = start(tmp_path / "run", *options, f"steps={stop_at}")
+    training.run()
+    before = training.collector.counters()
+    waiting = list(training.collector._inbox)
+    again = resume(tmp_path / "run", "steps=130")
+    assert again.collector.counters() == before
+    restored = list(again.collector._inbox)
+    # Saving asks the process between two steps, so more may have come since.
+    assert [s.counters for s in restored[: len(waiting)]] == [
+        s.counters for s in waiting
+    ]
+    seen = []
+    watch(again, lambda: seen.append(again.collector.counters()))
+    again.run()
+    assert [c.steps for c in seen] == list(range(stop_at + 1, 131))
+    collector = again.collector
+    assert_seeded_in_order(collector, range(collector.episodes))
+    assert len(collector.replay_buffer) + max(seen[-1].t, 0) == 130
+    table = rows(tmp_path / "run/metrics.csv")
+    assert [row["step"] for row in table] == [str(n) for n in range(20, 121, 20)]
+    updates = [int(row["updates"]) for row in table]
+    assert [b - a for a, b in itertools.pairwise(updates[3:])] == [10, 10]
+
+
+def test_memory_and_episode_under_way_are_those_of_the_process(tmp_path):
+    training = start(tmp_path / "run", *PROCESS, "steps=97")
+    training.run()
+    stored = CheckpointStore(tmp_path / "run/checkpoints", None).load(97, "progress")
+    process, inbox = stored["collector"]["process"], stored["collector"]["inbox"]
+    assert process["steps"] == 97 + len(inbox)
+    again = resume(tmp_path / "run", "steps=98")
+    replayed = again.collector.state_dict()["process"]
+    assert replayed.keys() == process.keys()
+    for key, value in leaves(process):
+        assert same(value, dict(leaves(replayed))[key]), key
+    again.run()
+
+
+def test_changed_simulator_is_noticed_on_resume(tmp_path, monkeypatch):
+    training = start(tmp_path / "run", *PROCESS, "steps=97", "train.collect_ahead=1")
+    training.run()
+    resume(tmp_path / "run")
+    observe = envs.Walk._observation
+    monkeypatch.setattr(envs.Walk, "_observation", lambda self: observe(self) * 1.5)
+    with pytest.raises(RuntimeError, match="not the one of the stored run"):
+        resume(tmp_path / "run")
+
+
+def test_arguments_and_a_closed_collector(tmp_path):
+    training = start(tmp_path / "run", *PROCESS, "steps=30")
+    collector = training.collector
+    assert isinstance(collector, ProcessCollector)
+    training.run()
+    for call in (collector.step, collector.state_dict):
+        with pytest.raises(RuntimeError, match="expected a collecting process at work"):
+            call()
+    with pytest.raises(ValueError, match="expected ahead of 1 step or more, got 0"):
+        ProcessCollector(
+            None, lambda: None, training.policy_copy, None, horizon=1, seed=0, ahead=0
+        )
