@@ -19,7 +19,10 @@ from resel_torchrl.replay import pack_episodes
 
 OBSERVATION, ACTION, CRITICS, CONTEXT = 3, 2, 4, 5
 LENGTHS, ROW_LENGTH = [4, 1, 6, 2, 3], 13  # several episodes in each row
-CORE_OPTIONS = {"mamba": {"d_state": 3, "d_conv": 3}}
+CORE_OPTIONS = {
+    "mamba": {"d_state": 3, "d_conv": 3},
+    "transformer": {"n_layers": 2, "n_heads": 2, "context": 20},
+}
 
 
 @dataclass

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torchrl.objectives import SoftUpdate
 
+from resel_torchrl.modules import CORES
 from resel_torchrl.objectives import RESeLLoss
 from tests.objectives.episodes import (
     ACTION,
@@ -17,7 +18,7 @@ from tests.objectives.reference import Reference
 
 # Core, and whether the previous reward is an input of the encoders.
 AGENTS = [
-    *((core, False) for core in ("gru", "lstm", "mamba", "memoryless", "one_step")),
+    *((core, False) for core in CORES),
     pytest.param("gru", True, id="gru-reward"),
 ]
 # Lengths of the episodes of each consecutive update, and the rows' length.

@@ -9,7 +9,7 @@ from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from torchrl.envs import GymWrapper, InitTracker, TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from resel_torchrl.modules import make_policy
+from resel_torchrl.modules import CORES, make_policy
 from resel_torchrl.training import Collector, RecurrentPolicy, episode_seed, make_agent
 from tests.training import envs
 
@@ -31,14 +31,16 @@ def stored(collector) -> TensorDict:
     return collector.replay_buffer.storage.get(slice(0, len(collector.replay_buffer)))
 
 
-@pytest.mark.parametrize("core", ["gru", "lstm", "mamba", "memoryless", "one_step"])
+@pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("reward_input", [False, True])
 @pytest.mark.parametrize(
     "kind", [ExplorationType.DETERMINISTIC, ExplorationType.RANDOM]
 )
 def test_lean_path_equals_the_tensordict_path(core, reward_input, kind):
     torch.manual_seed(3)
-    agent = make_agent(2, 1, core=core, reward_input=reward_input, **SIZES)
+    options = {"n_heads": 2, "context": 50} if core == "transformer" else {}
+    sizes = SIZES | {"core_kwargs": options}
+    agent = make_agent(2, 1, core=core, reward_input=reward_input, **sizes)
     deterministic = kind == ExplorationType.DETERMINISTIC
     policy = RecurrentPolicy(
         agent.actor_encoder, agent.actor, 2, 1, deterministic=deterministic
