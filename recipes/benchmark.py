@@ -1,8 +1,9 @@
-"""How fast replay, updates and acting are on this machine.
+"""How fast replay, updates, acting and sequence cores are on this machine.
 
     python recipes/benchmark.py replay
     python recipes/benchmark.py update core=gru task=hopper_v threads=2
     python recipes/benchmark.py acting core=mamba task=hopper_v
+    python recipes/benchmark.py cores width=64 length=200 rows=4
     python recipes/benchmark.py all output=speed.csv
 
 `replay`: milliseconds per draw of 2,000 transitions from 1e5 and 1e6 stored, with and
@@ -10,19 +11,24 @@ without packing, beside TorchRL's SliceSampler. `update`: updates per second at 
 task's configured sizes, on random episodes of full length (two of 1,000 steps for the
 usual batch of 1,999), and the peak memory over the idle process. `acting`: milliseconds
 per step of the policy, on one thread. Several cores: core=gru,mamba, the default.
+`cores`: parameters, state, time of forward and backward pass and of a step of each
+core by itself (all of them, or core=gru,lru), beside PyTorch's GRU layer.
 
 Numbers that can be given: `threads` (1 is the default), `repetitions`, `memory_runs`
 (processes that measure memory; 0 for none), `stored=100000,1000000` and
-`lengths=20,1000` of replay. How to read the table: docs/speed.md.
+`lengths=20,1000` of replay, `width`, `length` and `rows` of cores. How to read the
+tables: docs/speed.md and docs/cores.md.
 """
 
 import sys
 
 from resel_torchrl.analysis import (
     Measurement,
+    core_table,
     describe_machine,
     measurement_table,
     time_acting,
+    time_cores,
     time_replay,
     time_update,
     write_measurements,
@@ -73,10 +79,16 @@ def acting(values: dict) -> list[Measurement]:
     return [row for config in configs for row in time_acting(config, **options)]
 
 
+def cores(values: dict) -> list[Measurement]:
+    """Rows of the cores by themselves."""
+    sizes = pick(values, "width", "length", "rows", "repetitions", "threads")
+    return time_cores(values.get("core"), **sizes)
+
+
 def everything(values: dict) -> list[Measurement]:
     """All rows."""
     configurations(**pick(values, "task", "core", "threads"))
-    return replay(values) + update(values) + acting(values)
+    return replay(values) + update(values) + acting(values) + cores(values)
 
 
 NETWORKS = {"core": names, "task": str, "repetitions": at_least(1), "output": str}
@@ -86,10 +98,17 @@ REPLAY = {
     "repetitions": at_least(1),
     "output": str,
 }
+CORES = {
+    **{name: at_least(1) for name in ("width", "length", "rows")},
+    **{name: at_least(1) for name in ("repetitions", "threads")},
+    "core": names,
+    "output": str,
+}
 COMMANDS = {
     "replay": (replay, REPLAY | {"threads": at_least(1)}),
     "update": (update, NETWORKS | {"threads": at_least(1), "memory_runs": at_least(0)}),
     "acting": (acting, NETWORKS),
+    "cores": (cores, CORES),
     "all": (
         everything,
         REPLAY | NETWORKS | {"threads": at_least(1), "memory_runs": at_least(0)},
@@ -108,7 +127,8 @@ def measure(arguments: list[str]) -> None:
     machine = describe_machine()  # first, as the load is to be that of others
     rows = run(values)
     print(", ".join(f"{name} {value}" for name, value in machine.items()))
-    print(f"\n{measurement_table(rows)}")
+    table = core_table if name == "cores" else measurement_table
+    print(f"\n{table(rows)}")
     if "output" in values:
         write_measurements(values["output"], rows, machine)
         print(f"\nwrote {values['output']}")

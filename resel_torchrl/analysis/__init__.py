@@ -5,6 +5,7 @@ Figures need the extra `plot`; everything else works without it.
 
 from resel_torchrl.analysis.benchmark import time_acting, time_replay, time_update
 from resel_torchrl.analysis.bounds import amplification_bound, mean_amplification_bound
+from resel_torchrl.analysis.core_benchmark import core_table, time_cores
 from resel_torchrl.analysis.measurements import (
     Measurement,
     describe_machine,
@@ -34,6 +35,7 @@ __all__ = [
     "OutputVariation",
     "Result",
     "amplification_bound",
+    "core_table",
     "describe_machine",
     "deterministic_actions",
     "find_runs",
@@ -50,6 +52,7 @@ __all__ = [
     "rollout_steps",
     "run_output_variation",
     "time_acting",
+    "time_cores",
     "time_replay",
     "time_update",
     "update_memory",

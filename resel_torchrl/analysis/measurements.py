@@ -22,7 +22,7 @@ class Measurement:
     """One quantity, measured several times.
 
     Attributes:
-        benchmark: What was run: replay, update or acting.
+        benchmark: What was run: replay, update, acting or cores.
         case: The sizes it was run at.
         quantity: What was measured.
         unit: Its unit.

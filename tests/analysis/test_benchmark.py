@@ -240,15 +240,15 @@ def test_recipe_prints_one_table_and_writes_it(tmp_path, capsys):
         rows = list(csv.DictReader(stream))
     assert len(lines) == 1 + len(rows)
     assert [row["benchmark"] for row in rows] == (
-        ["replay"] * 4 + ["update"] * 2 + ["acting"] * 2
+        ["replay"] * 4 + ["update"] * 2 + ["acting"] * 2 + ["cores"] * 12
     )
-    assert [row["case"].split(", ")[1] for row in rows[6:]] == ["gru", "lstm"]
+    assert [row["case"].split(", ")[1] for row in rows[6:8]] == ["gru", "lstm"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Known: acting, all, replay, update"),
+        ([], "Known: acting, all, cores, replay, update"),
         (["updat"], "Nearest: update"),
         (["replay", "core=gru"], "core=gru: expected NAME=VALUE"),
         (["update", "threads=two"], "threads: expected a whole number"),
