@@ -1,9 +1,10 @@
-"""How fast replay, updates, acting and whole runs are on this machine.
+"""How fast replay, updates, acting, whole runs and cores are on this machine.
 
     python recipes/benchmark.py replay
     python recipes/benchmark.py update core=gru task=hopper_v threads=2
     python recipes/benchmark.py acting core=mamba task=hopper_v
     python recipes/benchmark.py end_to_end core=gru task=pendulum_v
+    python recipes/benchmark.py cores width=64 length=200 rows=4
     python recipes/benchmark.py all output=speed.csv
 
 `replay`: milliseconds per draw of 2,000 transitions from 1e5 and 1e6 stored, with and
@@ -14,22 +15,27 @@ idle process. `acting`: milliseconds per step of the policy, of the environment,
 both with storing, on one thread. `end_to_end`: environment steps per second of whole
 runs that collect in turn with the updates and in a process beside them, and what share
 of the updates' own speed that is. Several cores: core=gru,mamba, the default.
+`cores`: parameters, state, time of forward and backward pass and of a step of each
+core by itself (all of them, or core=gru,lru), beside PyTorch's GRU layer.
 
 Numbers that can be given: `threads` (1 is the default), `repetitions`, `memory_runs`
 (processes that measure memory; 0 for none), `stored=100000,1000000` and
-`lengths=20,1000` of replay, `steps` (environment steps per repetition of end_to_end).
-How to read the table: docs/speed.md.
+`lengths=20,1000` of replay, `steps` (environment steps per repetition of end_to_end),
+`width`, `length` and `rows` of cores. How to read the tables: docs/speed.md and
+docs/cores.md.
 """
 
 import sys
 
 from resel_torchrl.analysis import (
     Measurement,
+    core_table,
     describe_machine,
     measurement_table,
     replay_memory,
     time_acting,
     time_collecting,
+    time_cores,
     time_end_to_end,
     time_replay,
     time_update,
@@ -102,10 +108,20 @@ def end_to_end(values: dict) -> list[Measurement]:
     return [row for config in configs for row in time_end_to_end(config, **options)]
 
 
+def cores(values: dict) -> list[Measurement]:
+    """Rows of the cores by themselves."""
+    sizes = pick(values, "width", "length", "rows", "repetitions", "threads")
+    return time_cores(values.get("core"), **sizes)
+
+
 def everything(values: dict) -> list[Measurement]:
     """All rows."""
     with_simulator(configurations(**pick(values, "task", "core", "threads")))
-    return replay(values) + update(values) + acting(values) + end_to_end(values)
+    return [
+        row
+        for measure in (replay, update, acting, end_to_end, cores)
+        for row in measure(values)
+    ]
 
 
 NETWORKS = {"core": names, "task": str, "repetitions": at_least(1), "output": str}
@@ -116,11 +132,18 @@ REPLAY = {
     "output": str,
 }
 LOOP = {"threads": at_least(1), "steps": at_least(1)}
+CORES = {
+    **{name: at_least(1) for name in ("width", "length", "rows")},
+    **{name: at_least(1) for name in ("repetitions", "threads")},
+    "core": names,
+    "output": str,
+}
 COMMANDS = {
     "replay": (replay, REPLAY | {"threads": at_least(1)}),
     "update": (update, NETWORKS | {"threads": at_least(1), "memory_runs": at_least(0)}),
     "acting": (acting, NETWORKS),
     "end_to_end": (end_to_end, NETWORKS | LOOP),
+    "cores": (cores, CORES),
     "all": (everything, REPLAY | NETWORKS | LOOP | {"memory_runs": at_least(0)}),
 }
 
@@ -136,7 +159,8 @@ def measure(arguments: list[str]) -> None:
     machine = describe_machine()  # first, as the load is to be that of others
     rows = run(values)
     print(", ".join(f"{name} {value}" for name, value in machine.items()))
-    print(f"\n{measurement_table(rows)}")
+    table = core_table if name == "cores" else measurement_table
+    print(f"\n{table(rows)}")
     if "output" in values:
         write_measurements(values["output"], rows, machine)
         print(f"\nwrote {values['output']}")

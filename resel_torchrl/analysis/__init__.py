@@ -5,6 +5,7 @@ Figures need the extra `plot`; everything else works without it.
 
 from resel_torchrl.analysis.benchmark import time_acting, time_replay, time_update
 from resel_torchrl.analysis.bounds import amplification_bound, mean_amplification_bound
+from resel_torchrl.analysis.core_benchmark import core_table, time_cores
 from resel_torchrl.analysis.measurements import (
     Measurement,
     describe_machine,
@@ -36,6 +37,7 @@ __all__ = [
     "OutputVariation",
     "Result",
     "amplification_bound",
+    "core_table",
     "describe_machine",
     "deterministic_actions",
     "find_runs",
@@ -54,6 +56,7 @@ __all__ = [
     "run_output_variation",
     "time_acting",
     "time_collecting",
+    "time_cores",
     "time_end_to_end",
     "time_replay",
     "time_update",

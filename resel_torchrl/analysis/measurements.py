@@ -22,7 +22,7 @@ class Measurement:
     """One quantity, measured several times.
 
     Attributes:
-        benchmark: What was run: replay, update, acting or end_to_end.
+        benchmark: What was run: replay, update, acting, end_to_end or cores.
         case: The sizes it was run at.
         quantity: What was measured.
         unit: Its unit.

@@ -47,7 +47,7 @@ def choices(group: str) -> list[str]:
     """The names that `group=NAME` takes on the command line.
 
     >>> choices("core")
-    ['gru', 'lstm', 'mamba', 'memoryless', 'one_step']
+    ['gru', 'lru', 'lstm', 'mamba', 'memoryless', 'min_gru', 'one_step', 'transformer']
     """
     folder = resources.files("resel_torchrl.config") / group
     return sorted(

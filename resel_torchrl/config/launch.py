@@ -24,6 +24,7 @@ from resel_torchrl.config.composition import (
     to_dict,
     to_yaml,
 )
+from resel_torchrl.config.core_checks import length_problems
 from resel_torchrl.config.schema import Config
 from resel_torchrl.config.validation import ConfigError
 from resel_torchrl.envs import TaskInfo, find_spec, make_gym, task_info
@@ -326,6 +327,7 @@ def _checked_task(config: Config) -> tuple[Config, TaskInfo]:
             f"replay.buffer_size: expected room for an episode of {task.horizon} "
             f"steps, got {config.replay.buffer_size}; raise it."
         )
+    problems += length_problems(config, task.horizon)
     kind, _, index = config.device.partition(":")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         problems.append(

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import gymnasium
 
+from resel_torchrl.config.core_checks import core_problems
 from resel_torchrl.config.schema import Config
 from resel_torchrl.envs import task_names
 from resel_torchrl.modules.cores import CORES
@@ -227,7 +228,10 @@ def _cross_checks(values: Mapping[str, Any]) -> list[str]:
             "Choose it with core=NAME."
         )
     elif isinstance(core, str) and isinstance(core_kwargs, Mapping):
-        problems += _core_option_problems(core, list(core_kwargs))
+        wrong = _core_option_problems(core, list(core_kwargs))
+        problems += wrong or core_problems(
+            core, value("agent.hidden_size"), core_kwargs
+        )
     problems += _environment_problems(value("env.id"))
     subset, critics = value("train.critic_subset_size"), value("agent.n_critics")
     if isinstance(subset, int) and isinstance(critics, int) and subset > critics:

@@ -244,7 +244,11 @@ def test_recipe_prints_one_table_and_writes_it(tmp_path, capsys):
         rows = list(csv.DictReader(stream))
     assert len(lines) == 1 + len(rows)
     assert [row["benchmark"] for row in rows] == (
-        ["replay"] * 5 + ["update"] * 2 + ["acting"] * 6 + ["end_to_end"] * 14
+        ["replay"] * 5
+        + ["update"] * 2
+        + ["acting"] * 6
+        + ["end_to_end"] * 14
+        + ["cores"] * 12
     )
     assert [row["case"].split(", ")[1] for row in rows[5:7]] == ["gru", "lstm"]
 
@@ -252,7 +256,7 @@ def test_recipe_prints_one_table_and_writes_it(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Known: acting, all, end_to_end, replay, update"),
+        ([], "Known: acting, all, cores, end_to_end, replay, update"),
         (["updat"], "Nearest: update"),
         (["replay", "core=gru"], "core=gru: expected NAME=VALUE"),
         (["update", "threads=two"], "threads: expected a whole number"),

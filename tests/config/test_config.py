@@ -172,6 +172,10 @@ def test_learning_rate_of_the_encoder_must_be_above_zero(rate):
         ("agent.head_sizes=[3.5]", r"a list of a whole number, got \[3.5\]"),
         ("train.critic_subset_size=9", r"at most agent.n_critics = 8, got 9"),
         ("replay.buffer_size=10", r"batch_size: expected at most replay.buffer_size"),
+        (
+            "agent.core_kwargs.d_conv=0",
+            r"hidden_size=256: Expected d_conv to be",
+        ),
         ("device=tpu", r"expected cpu, cuda or cuda:NUMBER, got 'tpu'"),
         ("log.loggers=[neptune]", r"a list out of tensorboard, wandb"),
         ("train.target_entropy=low", r"a number or auto, got 'low'"),

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torchrl.objectives import SoftUpdate
 
+from resel_torchrl.modules import CORES
 from tests.objectives.episodes import (
     ACTION,
     ALGORITHMS,
@@ -19,13 +20,10 @@ from tests.objectives.episodes import (
 from tests.objectives.reference import DiscreteReference, Reference, TD3Reference
 
 # Algorithm, core, and whether the previous reward is an input of the encoders.
-CORES = {
-    "resel": ("gru", "lstm", "mamba", "memoryless", "one_step"),
-    "discrete_resel": ("gru", "mamba"),
-    "td3_resel": ("gru", "mamba"),
-}
+OTHERS = [name for name in ALGORITHMS if name != "resel"]
 AGENTS = [
-    *((name, core, False) for name in ALGORITHMS for core in CORES[name]),
+    *(("resel", core, False) for core in CORES),
+    *((name, core, False) for name in OTHERS for core in ("gru", "mamba")),
     pytest.param("resel", "gru", True, id="resel-gru-reward"),
 ]
 # Lengths of the episodes of each consecutive update, and the rows' length.

@@ -15,6 +15,7 @@ from torchrl.modules import (
 )
 from torchrl.objectives import SACLoss
 
+from resel_torchrl.modules import CORES
 from tests.objectives.episodes import (
     ACTION,
     ALGORITHMS,
@@ -30,7 +31,6 @@ from tests.objectives.episodes import (
     total,
 )
 
-CORES = ["gru", "lstm", "mamba", "memoryless", "one_step"]
 # Most tests build no target updater; TorchRL reminds of it.
 pytestmark = pytest.mark.filterwarnings("ignore:No target network updater")
 # Every core under the first loss; the others run the same encoders.

@@ -1,4 +1,4 @@
-"""The four reset-aware operations behind one signature, and helpers around them."""
+"""The reset-aware operations behind one signature, and helpers around them."""
 
 import importlib
 from collections.abc import Callable
@@ -12,6 +12,8 @@ from torch import Tensor
 from resel_torchrl.ops import (
     causal_conv_naive,
     gru_scan_naive,
+    linear_scan,
+    linear_scan_naive,
     lstm_scan,
     lstm_scan_naive,
 )
@@ -26,7 +28,7 @@ from resel_torchrl.ops.selective_scan import (
 SCAN_MODULE = importlib.import_module("resel_torchrl.ops.selective_scan.chunked")
 MODULES = [
     importlib.import_module(f"resel_torchrl.ops.{name}")
-    for name in ("gru.plain", "lstm", "causal_conv.plain")
+    for name in ("gru.plain", "linear_scan", "lstm", "causal_conv.plain")
 ] + [SCAN_MODULE]
 
 
@@ -83,6 +85,30 @@ def _scan(function):
     return run
 
 
+def _linear(function):
+    def run(sequences, weights, is_init, state):
+        return function(sequences["a"], sequences["b"], is_init, state)
+
+    return run
+
+
+def _constant(function):
+    """Complex numbers as pairs of real ones, side by side."""
+
+    def as_complex(tensor):
+        return torch.complex(*tensor.chunk(2, -1))
+
+    def as_real(tensor):
+        return torch.cat([tensor.real, tensor.imag], -1)
+
+    def run(sequences, weights, is_init, state):
+        a, b, state = map(as_complex, (weights["a"], sequences["b"], state))
+        h, last = function(a, b, is_init, state)
+        return as_real(h), as_real(last)
+
+    return run
+
+
 def _recurrence(function, naive, gates, state_parts):
     return Case(
         _gated(function, gates),
@@ -109,6 +135,23 @@ CASES = {
             "bias": lambda D: torch.randn(D),
         },
         lambda R, D: torch.randn(R, D, TAPS - 1),
+    ),
+    "linear_scan": Case(
+        _linear(linear_scan),
+        _linear(linear_scan_naive),
+        {
+            "a": lambda R, L, D: 1 - 2 * torch.rand(R, L, D),
+            "b": lambda R, L, D: torch.randn(R, L, D),
+        },
+        {},
+        lambda R, D: torch.randn(R, D),
+    ),
+    "constant_scan": Case(
+        _constant(linear_scan),
+        _constant(linear_scan_naive),
+        {"b": lambda R, L, D: torch.randn(R, L, 2 * D)},
+        {"a": lambda D: torch.rand(2 * D) / 2**0.5},
+        lambda R, D: torch.randn(R, 2 * D),
     ),
     "selective_scan": Case(
         _scan(selective_scan_chunked),

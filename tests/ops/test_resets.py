@@ -1,4 +1,4 @@
-"""What holds for every reset-aware operation: GRU, LSTM, convolution, scan."""
+"""What holds for every reset-aware operation: GRU, LSTM, convolution, scans."""
 
 import pytest
 import torch
@@ -198,10 +198,10 @@ def test_backward_twice_gives_the_same(case):
 
 @every_operation
 def test_double_backward_is_refused(case):
-    sequences, weights, state = case.inputs(1, 3, 2)
-    y, _ = case.run(sequences, weights, flags(1, 3), state)
+    inputs = case.inputs(1, 3, 2)
+    y, _ = case.run(*inputs[:2], flags(1, 3), inputs[2])
     (gradient,) = torch.autograd.grad(
-        y.square().sum(), next(iter(weights.values())), create_graph=True
+        y.square().sum(), next(iter(leaves(inputs).values())), create_graph=True
     )
     with pytest.raises(RuntimeError, match=r"once_differentiable|no autograd formula"):
         gradient.sum().backward()

@@ -9,6 +9,7 @@ from torch import nn
 from torchrl.objectives import SACLoss
 
 from resel_torchrl.modules import (
+    CORES,
     CategoricalActor,
     DeterministicActor,
     DiscreteEnsembleCritic,
@@ -73,7 +74,7 @@ def test_resel_loss_is_split_by_part():
     }
 
 
-@pytest.mark.parametrize("core", ["gru", "mamba", "memoryless"])
+@pytest.mark.parametrize("core", CORES)
 def test_one_adamw_step_moves_each_part_by_its_learning_rate(core):
     encoder = make_encoder(core=core)
     loss = make_resel_loss(encoder, make_encoder("critic", core))

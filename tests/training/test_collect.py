@@ -9,7 +9,7 @@ from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from torchrl.envs import GymWrapper, InitTracker, TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from resel_torchrl.modules import make_policy
+from resel_torchrl.modules import CORES, make_policy
 from resel_torchrl.replay import pack_episodes
 from resel_torchrl.training import Collector, RecurrentPolicy, episode_seed, make_agent
 from tests.training import envs
@@ -46,7 +46,7 @@ def stored(collector) -> TensorDict:
 @pytest.mark.parametrize(
     ("algorithm", "core"),
     [
-        *(("resel", c) for c in ("gru", "lstm", "mamba", "memoryless", "one_step")),
+        *(("resel", core) for core in CORES),
         ("discrete_resel", "gru"),
         ("td3_resel", "gru"),
     ],
@@ -59,6 +59,8 @@ def test_lean_path_equals_the_tensordict_path(algorithm, core, reward_input, kin
     torch.manual_seed(3)
     name, size = WALKS[algorithm]
     options = {"algorithm": algorithm, "core": core, "reward_input": reward_input}
+    if core == "transformer":
+        options["core_kwargs"] = {"n_heads": 2, "context": 50}
     agent = make_agent(2, size, **options, **SIZES)
     deterministic = kind == ExplorationType.DETERMINISTIC
     networks = agent.actor_encoder, agent.actor

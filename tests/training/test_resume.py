@@ -82,6 +82,8 @@ def test_every_core_resumes(tmp_path, core):
     options = [f"core={core}", "env.id=tests.training.envs:Walk-v0"]
     if core == "mamba":
         options += ["agent.core_kwargs.d_state=4", "agent.core_kwargs.d_conv=3"]
+    elif core == "transformer":
+        options += ["agent.core_kwargs.n_heads=2", "agent.core_kwargs.context=30"]
     options += ["train.updates_per_step=1.5", "agent.reward_input=true"]
     start(tmp_path / "whole", *options, "steps=70").run()
     start(tmp_path / "parts", *options, "steps=50").run()

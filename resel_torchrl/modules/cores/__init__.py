@@ -5,29 +5,38 @@ import inspect
 from resel_torchrl._nearest import did_you_mean
 from resel_torchrl.modules.cores.base import SequenceCore
 from resel_torchrl.modules.cores.gru import GRUCore
+from resel_torchrl.modules.cores.lru import LRUCore
 from resel_torchrl.modules.cores.lstm import LSTMCore
 from resel_torchrl.modules.cores.mamba import MambaCore, MambaMixer
 from resel_torchrl.modules.cores.memoryless import MemorylessCore
+from resel_torchrl.modules.cores.min_gru import MinGRUCore
 from resel_torchrl.modules.cores.one_step import OneStepCore
+from resel_torchrl.modules.cores.transformer import TransformerCore
 
 __all__ = [
     "CORES",
     "GRUCore",
+    "LRUCore",
     "LSTMCore",
     "MambaCore",
     "MambaMixer",
     "MemorylessCore",
+    "MinGRUCore",
     "OneStepCore",
     "SequenceCore",
+    "TransformerCore",
     "make_core",
 ]
 
 CORES: dict[str, type[SequenceCore]] = {
     "gru": GRUCore,
+    "lru": LRUCore,
     "lstm": LSTMCore,
     "mamba": MambaCore,
     "memoryless": MemorylessCore,
+    "min_gru": MinGRUCore,
     "one_step": OneStepCore,
+    "transformer": TransformerCore,
 }
 """Sequence cores by name. An entry of one's own makes its name known to make_core."""
 
@@ -53,8 +62,8 @@ def make_core(name: str, size: int, **kwargs) -> SequenceCore:
         >>> make_core("mambo", 4)
         Traceback (most recent call last):
         ...
-        ValueError: Unknown core 'mambo': expected one of ['gru', 'lstm', 'mamba', \
-'memoryless', 'one_step']. Did you mean 'mamba'?
+        ValueError: Unknown core 'mambo': expected one of ['gru', 'lru', 'lstm', \
+'mamba', 'memoryless', 'min_gru', 'one_step', 'transformer']. Did you mean 'mamba'?
     """
     if name not in CORES:
         raise ValueError(

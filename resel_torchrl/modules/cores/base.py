@@ -23,6 +23,7 @@ class SequenceCore(nn.Module, ABC):
         state_size: numbers of state per row.
         uses_previous: whether the core may be given the previous observation, action
             and reward. False only where it must see the current observation alone.
+        max_length: most steps of an episode; None if there is no limit.
 
     Raises:
         ValueError: if ``size`` is not a positive integer.
@@ -51,6 +52,7 @@ class SequenceCore(nn.Module, ABC):
     """
 
     uses_previous: bool = True
+    max_length: int | None = None
 
     def __init__(self, size: int, state_size: int):
         super().__init__()

@@ -1,0 +1,78 @@
+"""Whether a sequence core can be built as configured, and takes the task's episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from resel_torchrl.config.schema import Config
+from resel_torchrl.modules.cores import CORES, SequenceCore
+
+__all__ = ["core_problems", "length_problems"]
+
+
+def core_problems(core: str, size: Any, options: Mapping[str, Any]) -> list[str]:
+    """What the constructor of a core says to its options.
+
+    Args:
+        core: Name of the core.
+        size: Its width; one that is no whole number above 0 is told elsewhere.
+        options: Its options, of known names.
+
+    Returns:
+        The mistakes, in sentences.
+
+    >>> core_problems("transformer", 64, {"n_heads": 7})[0][:60]
+    'agent.core_kwargs with agent.hidden_size=64: Expected n_head'
+    """
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        return []
+    try:
+        _without_values(core, size, options)
+    except (ValueError, TypeError) as error:
+        return [f"agent.core_kwargs with agent.hidden_size={size}: {error}"]
+    return []
+
+
+def length_problems(config: Config, horizon: int) -> list[str]:
+    """Whether the core takes the longest episode, its last observation included.
+
+    Args:
+        config: The configuration.
+        horizon: Steps of the longest episode.
+
+    Returns:
+        The mistakes, in sentences.
+
+    >>> from resel_torchrl.config import compose
+    >>> short = compose(["core=transformer", "agent.core_kwargs.context=200"])
+    >>> length_problems(short, 200)
+    ['agent.core_kwargs.context: expected at least 201, one more than the horizon of \
+200 steps, got 200; write agent.core_kwargs.context=201.']
+    """
+    agent = config.agent
+    core = _without_values(agent.core, agent.hidden_size, agent.core_kwargs)
+    limit = None if core is None else core.max_length
+    if limit is None or limit > horizon:
+        return []
+    return [
+        f"agent.core_kwargs.context: expected at least {horizon + 1}, one more than "
+        f"the horizon of {horizon} steps, got {limit}; write agent.core_kwargs.context="
+        f"{horizon + 1}."
+    ]
+
+
+def _without_values(
+    core: str, size: int, options: Mapping[str, Any]
+) -> SequenceCore | None:
+    """The core without memory for its parameters: nothing is computed or drawn.
+
+    None for a core of one's own that looks at values while it is made.
+    """
+    try:
+        with torch.device("meta"):
+            return CORES[core](size, **options)
+    except RuntimeError:
+        return None

@@ -1,0 +1,46 @@
+"""A core's options: checked with its width, and against the task's horizon."""
+
+import pytest
+import torch
+
+from resel_torchrl.config import ConfigError, compose, open_run
+from resel_torchrl.modules.cores import CORES
+
+
+def test_values_of_the_cores_options_are_checked_with_the_width():
+    for override, message in (
+        (
+            "agent.core_kwargs.n_heads=7",
+            r"n_heads to divide the width 256, got 7",
+        ),
+        ("agent.hidden_size=60", r"agent.hidden_size=60: Expected n_heads to divide"),
+        ("agent.core_kwargs.context=0", r"Expected context to be an integer >= 1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            compose(["task=walker_v", "core=transformer", override])
+    with pytest.raises(ConfigError, match=r"0 <= r_min < r_max < 1"):
+        compose(["task=walker_v", "core=lru", "agent.core_kwargs.r_max=1.5"])
+
+
+def test_checking_a_core_draws_nothing_and_lets_unusual_ones_pass(monkeypatch):
+    class Looks(CORES["gru"]):
+        def __init__(self, size):
+            super().__init__(size)
+            self.scale = self.bias_hh_l0.sum().item()
+
+    monkeypatch.setitem(CORES, "gru", Looks)
+    before = torch.get_rng_state()
+    assert compose(["core=gru"]).agent.core == "gru"
+    compose(["core=transformer"])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_horizon_beyond_the_context_is_refused_before_there_is_a_run(tmp_path):
+    folder = tmp_path / "run"
+    options = ["task=pendulum_v", "core=transformer", f"run_dir={folder}"]
+    message = r"context: expected at least 201.*got 200; write agent.core_kwargs.conte"
+    with pytest.raises(ConfigError, match=message):
+        open_run(compose([*options, "agent.core_kwargs.context=200"]))
+    assert not folder.exists()
+    open_run(compose([*options, "agent.core_kwargs.context=201"]))
+    assert folder.exists()
