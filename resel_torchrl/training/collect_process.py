@@ -161,14 +161,15 @@ class ProcessCollector(Collector):
                 "its state before, or make another collector and load that."
             )
         context = torch.multiprocessing.get_context("spawn")
-        self._connection, other = context.Pipe()
-        self._process = context.Process(
+        connection, other = context.Pipe()
+        process = context.Process(
             target=collect, args=(other, *self._setup), name="collect", daemon=True
         )
-        with _signals_held_back():
-            self._process.start()
-        other.close()
-        self._finalizer = weakref.finalize(self, _end, self._connection, self._process)
+        # Only a process that has started is asked for anything.
+        with other, _signals_held_back():
+            process.start()
+        self._connection, self._process = connection, process
+        self._finalizer = weakref.finalize(self, _end, connection, process)
         self._owed = self.ahead - len(self._inbox)
         self._dead = False
         self._send("start", state)
