@@ -13,19 +13,24 @@ from torch import Tensor, nn
 from torchrl.modules import set_recurrent_mode
 
 from resel_torchrl.analysis.variations import OutputVariation
-from resel_torchrl.modules import ContextEncoder, TanhNormalActor
-from resel_torchrl.objectives import RESeLLoss
+from resel_torchrl.modules import CategoricalActor, ContextEncoder
+from resel_torchrl.objectives.checks import action_key
 from resel_torchrl.objectives.functional import fill_outside, observed_rows
-from resel_torchrl.objectives.networks import observed_keys
+from resel_torchrl.objectives.networks import (
+    act_deterministically,
+    action_distribution,
+    observed_keys,
+)
 from resel_torchrl.optim import parameter_groups
+from resel_torchrl.training.agent import Actor, Loss
 
 __all__ = ["deterministic_actions", "output_variation", "rollout_steps"]
 
 
 def output_variation(
-    loss: RESeLLoss,
+    loss: Loss,
     actor_encoder: ContextEncoder,
-    actor: TanhNormalActor,
+    actor: Actor,
     batch: TensorDictBase,
     learning_rates: Sequence[tuple[float, float]],
     *,
@@ -40,7 +45,8 @@ def output_variation(
     after are compared on the same recorded inputs (teacher forcing, as in Proposition
     1: :func:`resel_torchrl.analysis.amplification_bound`). Steps are
     made on copies: `actor_encoder`, `actor`, the loss and their gradients stay as they
-    are, bit for bit. The forward passes of the comparison run in float64, so that a
+    are, bit for bit. With discrete actions the change is that of their probabilities.
+    The forward passes of the comparison run in float64, so that a
     change far below float32's rounding of the actions is measured too.
 
     The step is AdamW's without weight decay, as in training. With `optimizer_state`,
@@ -69,13 +75,10 @@ def output_variation(
             or the state does not fit them.
 
     >>> from resel_torchrl.replay import pack_episodes
-    >>> from resel_torchrl.training import flat_episode, make_agent
+    >>> from resel_torchrl.training import flat_episode, make_agent, make_loss
     >>> import numpy as np
     >>> agent = make_agent(2, 1, core="gru", hidden_size=8, n_critics=2)
-    >>> loss = RESeLLoss(
-    ...     agent.actor, agent.critic,
-    ...     actor_encoder=agent.actor_encoder, critic_encoder=agent.critic_encoder,
-    ... )
+    >>> loss = make_loss(agent)
     >>> data = np.random.default_rng(0).normal(size=(2, 7, 2)).astype(np.float32)
     >>> flat = flat_episode(data[0], data[1, 1:, :1], data[1, 1:, 1], False, True)
     >>> batch = pack_episodes(flat, row_length=8)
@@ -123,11 +126,14 @@ def output_variation(
 @torch.no_grad()
 def deterministic_actions(
     actor_encoder: ContextEncoder,
-    actor: TanhNormalActor,
+    actor: Actor,
     batch: TensorDictBase,
     valid_key: NestedKey = "valid",
 ) -> Tensor:
     """The actions of the policy's mode at every row of a packed batch.
+
+    With a `CategoricalActor` it is the probabilities of the actions: the mode itself
+    does not move with a small step, and then jumps.
 
     Args:
         actor_encoder: Encoder of the actor.
@@ -138,7 +144,7 @@ def deterministic_actions(
     Returns:
         Actions `[R, L, action_size]`; those outside episodes mean nothing.
 
-    >>> from resel_torchrl.modules import context_inputs
+    >>> from resel_torchrl.modules import TanhNormalActor
     >>> encoder = ContextEncoder({"observation": 2}, "gru", context_size=4)
     >>> rows = TensorDict(
     ...     observation=torch.zeros(1, 3, 2),
@@ -161,7 +167,9 @@ def deterministic_actions(
     rows.set(start, fill_outside(batch.get(start), observed, True))
     with set_recurrent_mode(True):
         actor_encoder(rows)
-    return actor.get_dist(rows).deterministic_sample
+    if isinstance(actor, CategoricalActor):
+        return action_distribution(actor, rows)[0]
+    return act_deterministically(actor, rows, action_key(actor))
 
 
 def rollout_steps(
@@ -192,7 +200,7 @@ def rollout_steps(
 
 
 def _actor_groups(
-    loss: RESeLLoss, actor_encoder: nn.Module, actor: nn.Module
+    loss: Loss, actor_encoder: nn.Module, actor: nn.Module
 ) -> list[dict[str, Any]]:
     """The two groups of the actor as training makes them; their rates are of no use."""
     names = ("lr_context_encoder", "lr_actor", "lr_critic", "lr_alpha")

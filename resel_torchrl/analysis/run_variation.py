@@ -13,12 +13,11 @@ from tensordict import TensorDict
 
 from resel_torchrl.analysis.output_variation import output_variation
 from resel_torchrl.analysis.variations import OutputVariation
-from resel_torchrl.config import Config, load_config
+from resel_torchrl.config import load_config
+from resel_torchrl.config.algorithms import loss_of
 from resel_torchrl.envs import make_gym
-from resel_torchrl.objectives import RESeLLoss
 from resel_torchrl.replay import pack_episodes
 from resel_torchrl.training import (
-    Agent,
     CheckpointStore,
     RecurrentPolicy,
     RunDirectory,
@@ -83,7 +82,7 @@ a config.yaml), got no/such/run; give the path that the run printed at its start
         manifest, learner = _checkpoint(run, checkpoint)
         sizes = manifest["observation_size"], manifest["action_size"]
         agent = make_agent(*sizes, **manifest["agent"])
-        loss = _loss(agent, config)
+        loss = loss_of(config, agent)
         loss.load_state_dict(learner["loss"])
         batch = TensorDict(learner["batch"]["entries"], learner["batch"]["shape"])
         policy = RecurrentPolicy(
@@ -126,16 +125,6 @@ def _checkpoint(
     return store.manifest(step), learner
 
 
-def _loss(agent: Agent, config: Config) -> RESeLLoss:
-    return RESeLLoss(
-        agent.actor,
-        agent.critic,
-        actor_encoder=agent.actor_encoder,
-        critic_encoder=agent.critic_encoder,
-        critic_subset_size=config.train.critic_subset_size,
-    )
-
-
 def _rollout(env: gymnasium.Env, policy: RecurrentPolicy, seed: int) -> TensorDict:
     """One episode as a flat TensorDict `[T]`."""
     policy.reset()
@@ -143,8 +132,10 @@ def _rollout(env: gymnasium.Env, policy: RecurrentPolicy, seed: int) -> TensorDi
     observations, actions, rewards = [observation], [], []
     terminated = truncated = False
     while not (terminated or truncated):
-        actions.append(policy(observation, rewards[-1] if rewards else None))
-        observation, reward, terminated, truncated, _ = env.step(actions[-1])
+        actions.append(policy.act(observation, rewards[-1] if rewards else None))
+        observation, reward, terminated, truncated, _ = env.step(
+            policy.to_env(actions[-1])
+        )
         observations.append(observation)
         rewards.append(float(reward))
     arrays = (np.array(x, np.float32) for x in (observations, actions, rewards))

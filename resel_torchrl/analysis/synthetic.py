@@ -8,6 +8,7 @@ from tensordict import TensorDict
 from torchrl.data import ReplayBuffer
 
 from resel_torchrl.config import Config
+from resel_torchrl.config.algorithms import resolve_algorithm
 from resel_torchrl.config.launch import agent_options, make_buffer, make_learner
 from resel_torchrl.envs import classic_pomdp, task_info
 from resel_torchrl.training import (
@@ -31,7 +32,7 @@ def task_sizes(config: Config) -> tuple[int, int, int]:
         Entries of an observation, entries of an action, steps of a full episode.
 
     Raises:
-        ValueError: If the task has discrete actions, which RESeL has no loss for.
+        ValueError: If the task has discrete actions: random episodes have none.
 
     >>> from resel_torchrl.config import compose
     >>> task_sizes(compose(["task=walker_v"]))
@@ -71,6 +72,7 @@ def synthetic_learner(config: Config) -> tuple[Learner, int]:
     >>> learner.updates, horizon, len(learner.replay_buffer)
     (0, 200, 1600)
     """
+    config = resolve_algorithm(config, discrete=False)
     agent, (_, _, horizon) = _agent(config)
     buffer = make_buffer(config)
     fill_buffer(buffer, config)
@@ -110,8 +112,10 @@ def acting_policy(config: Config) -> RecurrentPolicy:
     >>> acting_policy(compose(["task=pendulum_v"]))(np.zeros(1, np.float32)).shape
     (1,)
     """
-    agent, sizes = _agent(config)
-    return RecurrentPolicy(agent.actor_encoder, agent.actor, *sizes[:2])
+    agent, sizes = _agent(resolve_algorithm(config, discrete=False))
+    return RecurrentPolicy(
+        agent.actor_encoder, agent.actor, *sizes[:2], mode=config.train.acting
+    )
 
 
 def _agent(config: Config) -> tuple[Agent, tuple[int, int, int]]:

@@ -12,6 +12,12 @@ import torch
 from torchrl._utils import logger as torchrl_logger
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
+from resel_torchrl.config.algorithms import (
+    acting_problems,
+    algorithm_problems,
+    loss_of,
+    resolve_algorithm,
+)
 from resel_torchrl.config.composition import (
     load_config,
     resume_config,
@@ -21,7 +27,6 @@ from resel_torchrl.config.composition import (
 from resel_torchrl.config.schema import Config
 from resel_torchrl.config.validation import ConfigError
 from resel_torchrl.envs import TaskInfo, find_spec, make_gym, task_info
-from resel_torchrl.objectives import RESeLLoss
 from resel_torchrl.replay import EpisodeSampler, pack_episodes, row_layout
 from resel_torchrl.training import (
     Agent,
@@ -80,7 +85,7 @@ def open_run(
         config = resume_config(load_config(run.config), overrides)
         torchrl_logger.info(f"Going on with {run.path}; its stored configuration wins.")
     else:
-        _checked_task(config)
+        config, _ = _checked_task(config)
         run = RunDirectory.create(config.run_dir, to_yaml(config))
         torchrl_logger.info(f"Training {config.env.id} in {run.path}")
     return run, config
@@ -110,7 +115,7 @@ def make_training(config: Config, run: RunDirectory) -> Training:
     ...     sorted(path.name for path in run.checkpoints.iterdir())
     ['step_0000000020']
     """
-    task = _checked_task(config)
+    config, task = _checked_task(config)
     torch.set_num_threads(config.threads)
     quiet_storages()
     seed_generators(config.seed)
@@ -146,6 +151,7 @@ def make_training(config: Config, run: RunDirectory) -> Training:
             "observation_size": task.observation_size,
             "action_size": task.action_size,
             "agent": options,
+            "acting": eval_policy.mode,
         },
         loggers=open_loggers(config.log.loggers, run.path, project=config.log.project),
         console=config.log.console,
@@ -194,7 +200,10 @@ def evaluate_run(
 def agent_options(config: Config) -> dict[str, Any]:
     """Arguments of `make_agent` beside the sizes of observation and action."""
     agent = config.agent
+    noise = agent.exploration_noise
     return {
+        "algorithm": agent.algorithm,
+        "exploration_noise": None if noise == "auto" else noise,
         "core": agent.core,
         "core_kwargs": agent.core_kwargs,
         "reward_input": agent.reward_input,
@@ -234,6 +243,7 @@ def _make_acting(
         RecurrentPolicy,
         observation_size=task.observation_size,
         action_size=task.action_size,
+        mode=config.train.acting,
     )
     options = {
         "horizon": task.horizon,
@@ -266,17 +276,7 @@ def make_learner(
 ) -> Learner:
     """The updates of an agent from a buffer of episodes of at most `horizon` steps."""
     settings = config.train
-    loss = RESeLLoss(
-        agent.actor,
-        agent.critic,
-        actor_encoder=agent.actor_encoder,
-        critic_encoder=agent.critic_encoder,
-        critic_subset_size=settings.critic_subset_size,
-        target_bound=settings.target_bound,
-        alpha_init=settings.alpha_init,
-        target_entropy=settings.target_entropy,
-    )
-    loss.make_value_estimator(gamma=settings.gamma)
+    loss = loss_of(config, agent)
     loss.to(config.device)
     layout = row_layout(config.replay.batch_size, horizon)
     return Learner(
@@ -295,8 +295,11 @@ def make_learner(
     )
 
 
-def _checked_task(config: Config) -> TaskInfo:
-    """Sizes of the task, after a look at whether it can be trained as configured."""
+def _checked_task(config: Config) -> tuple[Config, TaskInfo]:
+    """The configuration with its algorithm, and the task's sizes.
+
+    After a look at whether the task can be trained as configured.
+    """
     try:
         env = _make_env(config)
     except (ValueError, TypeError, ModuleNotFoundError) as error:
@@ -313,12 +316,11 @@ def _checked_task(config: Config) -> TaskInfo:
             f"{config.env.id}, got {task.horizon}; a shorter horizon is another task. "
             "Write env.horizon=null to take its own limit."
         )
-    if task.discrete:
-        problems.append(
-            f"env.id: expected a task with continuous actions, got {config.env.id} "
-            f"with {task.action_size} discrete ones; this loss (RESeLLoss) needs "
-            "continuous ones: choose for example task=pendulum_v."
-        )
+    problems += algorithm_problems(config, task) + acting_problems(config)
+    try:
+        config = resolve_algorithm(config, discrete=task.discrete)
+    except ConfigError as error:
+        problems += error.problems
     if config.replay.buffer_size < task.horizon:
         problems.append(
             f"replay.buffer_size: expected room for an episode of {task.horizon} "
@@ -332,4 +334,4 @@ def _checked_task(config: Config) -> TaskInfo:
         )
     if problems:
         raise ConfigError(problems)
-    return task
+    return config, task

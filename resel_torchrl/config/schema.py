@@ -42,6 +42,14 @@ Discount = Annotated[
 Share = Annotated[
     float, Limit("a number above 0 and at most 1", lambda value: 0 < value <= 1)
 ]
+Noise = Annotated[
+    float | Literal["auto"],
+    Limit("auto or a number of 0 or more", lambda value: value == "auto" or value >= 0),
+]
+Temperature = Annotated[
+    float | Literal["auto"],
+    Limit("auto or a number above 0", lambda value: value == "auto" or value > 0),
+]
 Horizon = Annotated[
     int | None,
     Limit("null or a number above 0", lambda value: value is None or value > 0),
@@ -85,6 +93,7 @@ class AgentConfig:
     (True, 'gru', 32)
     """
 
+    algorithm: Literal["auto", "resel", "discrete_resel", "td3_resel"]
     core: str
     core_kwargs: dict
     reward_input: bool
@@ -93,6 +102,7 @@ class AgentConfig:
     context_size: PositiveInt
     head_sizes: Sizes
     n_critics: PositiveInt
+    exploration_noise: Noise
 
 
 @dataclass
@@ -142,8 +152,12 @@ class TrainConfig:
     policy_delay: PositiveInt
     target_entropy: float | Literal["auto"]
     target_bound: bool
-    alpha_init: PositiveFloat
+    alpha_init: Temperature
+    fixed_alpha: bool | Literal["auto"]
+    target_noise: Noise
+    target_noise_clip: Noise
     reward_scale: PositiveFloat
+    acting: Literal["auto", "eager", "fused"]
     policy_sync: PositiveInt
     collection: Literal["sync", "process"]
     collect_ahead: PositiveInt

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import torch
 from tensordict import NestedKey
 from tensordict.nn import TensorDictModule
-from torch import Tensor, nn
+from torch import Tensor
 from torchrl.data import Bounded, Composite, TensorSpec
 from torchrl.modules import ProbabilisticActor
 
-from resel_torchrl.modules._checks import check_size
-from resel_torchrl.modules.init import xavier_linear
+from resel_torchrl.modules.actor_head import ActorHead
 from resel_torchrl.modules.tanh_normal import TanhNormal
 
 __all__ = ["TanhNormalActor"]
@@ -21,34 +20,12 @@ LOG_SCALE_MIN = -20.0
 LOG_SCALE_MAX = 2.0
 
 
-class TanhNormalHead(nn.Module):
+class TanhNormalHead(ActorHead):
     """Map (observation, context) to mean and standard deviation before tanh."""
 
-    def __init__(
-        self,
-        observation_size: int,
-        action_size: int,
-        context_size: int,
-        embedding_size: int,
-        hidden_sizes: Sequence[int],
-    ) -> None:
-        super().__init__()
-        self.observation_size = observation_size
-        self.context_size = context_size
-        self.observation_map = xavier_linear(observation_size, embedding_size)
-        layers: list[nn.Module] = []
-        width = embedding_size + context_size
-        for hidden_size in hidden_sizes:
-            layers += [xavier_linear(width, hidden_size), nn.ELU()]
-            width = hidden_size
-        layers.append(xavier_linear(width, 2 * action_size))
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, observation: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        check_size(self, "observation", observation, self.observation_size)
-        check_size(self, "context", context, self.context_size)
-        hidden = torch.cat([self.observation_map(observation), context], -1)
-        loc, log_scale = self.layers(hidden).chunk(2, -1)
+    def distribution(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``loc`` and ``scale``, each ``[*B, action_size]``."""
+        loc, log_scale = outputs.chunk(2, -1)
         return loc, log_scale.clamp(LOG_SCALE_MIN, LOG_SCALE_MAX).exp()
 
 
@@ -115,9 +92,13 @@ class TanhNormalActor(ProbabilisticActor):
     ) -> None:
         if spec is None:
             spec = Bounded(-1.0, 1.0, (action_size,))
-        _check_action_spec(spec, action_size, action_key)
+        check_action_spec(spec, action_size, action_key)
         head = TanhNormalHead(
-            observation_size, action_size, context_size, embedding_size, hidden_sizes
+            observation_size,
+            2 * action_size,
+            context_size,
+            embedding_size,
+            hidden_sizes,
         )
         super().__init__(
             TensorDictModule(
@@ -144,10 +125,38 @@ class TanhNormalActor(ProbabilisticActor):
         Raises:
             ValueError: if a last dimension has another size.
         """
-        return self.module[0].module(observation, context)
+        return self.network(observation, context)
+
+    @property
+    def network(self) -> ActorHead:
+        """The head's network."""
+        return self.module[0].module
+
+    def act(
+        self, observation: Tensor, context: Tensor, deterministic: bool = False
+    ) -> Tensor:
+        """Return actions, sampled or ``tanh(loc)``, on plain tensors.
+
+        Args:
+            observation: ``[*B, observation_size]``.
+            context: ``[*B, context_size]``.
+            deterministic: take the mode in place of a sample.
+
+        Returns:
+            ``[*B, action_size]``, each entry in (-1, 1).
+        """
+        return self.draw(self.network.outputs(observation, context), deterministic)
+
+    def draw(self, outputs: Tensor, deterministic: bool = False) -> Tensor:
+        """Return actions ``[*B, action_size]`` from the network's outputs."""
+        loc, scale = self.network.distribution(outputs)
+        if not deterministic:
+            loc = loc + scale * torch.randn_like(loc)
+        return torch.tanh(loc)
 
 
-def _check_action_spec(spec: TensorSpec, size: int, key: NestedKey) -> None:
+def check_action_spec(spec: TensorSpec, size: int, key: NestedKey) -> None:
+    """Raise ValueError unless ``spec`` is bounded by [-1, 1] and has ``size``."""
     leaf = spec[key] if isinstance(spec, Composite) else spec
     low, high = getattr(leaf, "low", None), getattr(leaf, "high", None)
     bounded = low is not None and bool((low == -1).all() and (high == 1).all())

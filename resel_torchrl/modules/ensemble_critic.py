@@ -71,10 +71,6 @@ class EnsembleCritic(TensorDictModuleBase):
         context_key: NestedKey = "context_critic",
         out_key: NestedKey = "state_action_value",
     ) -> None:
-        if n_critics < 1:
-            raise ValueError(
-                f"n_critics: expected at least 1, got {n_critics}. The paper uses 8."
-            )
         super().__init__()
         self.in_keys = [observation_key, action_key, context_key]
         self.out_keys = [out_key]
@@ -83,24 +79,14 @@ class EnsembleCritic(TensorDictModuleBase):
         self.observation_map = nn.Linear(observation_size, embedding_size)
         self.action_map = nn.Linear(action_size, embedding_size)
         sizes = [2 * embedding_size + context_size, *hidden_sizes, 1]
-        self.weights = nn.ParameterList(
-            torch.empty(n_critics, fan_in, fan_out)
-            for fan_in, fan_out in pairwise(sizes)
-        )
-        self.biases = nn.ParameterList(
-            torch.empty(n_critics, size) for size in sizes[1:]
-        )
+        self.weights, self.biases = ensemble_layers(n_critics, sizes)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew, each member's layers on their own."""
         self.observation_map.reset_parameters()
         self.action_map.reset_parameters()
-        for weight in self.weights:
-            for member in weight:
-                nn.init.xavier_uniform_(member)
-        for bias in self.biases:
-            nn.init.zeros_(bias)
+        reset_ensemble(self.weights, self.biases)
 
     def values(self, observation: Tensor, action: Tensor, context: Tensor) -> Tensor:
         """Return every member's Q value.
@@ -126,18 +112,55 @@ class EnsembleCritic(TensorDictModuleBase):
         x = torch.cat(
             [self.observation_map(observation), self.action_map(action), context], -1
         )
-        batch = x.shape[:-1]
-        # The expansion has stride 0: no copy of the input is made per member.
-        x = x.reshape(1, -1, x.shape[-1]).expand(self.n_critics, -1, -1)
-        last = len(self.weights) - 1
-        for i in range(last + 1):
-            x = torch.baddbmm(self.biases[i].unsqueeze(1), x, self.weights[i])
-            if i < last:
-                x = nn.functional.elu(x)
-        return x.squeeze(-1).t().reshape(*batch, self.n_critics)
+        values = ensemble_outputs(x, self.weights, self.biases).squeeze(-1)
+        return values.t().reshape(*x.shape[:-1], self.n_critics)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write the members' Q values, ``[*B, n_critics]``, to the out key."""
         inputs = [tensordict[key] for key in self.in_keys]
         tensordict.set(self.out_keys[0], self.values(*inputs))
         return tensordict
+
+
+def ensemble_layers(
+    n_critics: int, sizes: Sequence[int]
+) -> tuple[nn.ParameterList, nn.ParameterList]:
+    """Return the members' weights and biases, layer by layer, not yet initialised.
+
+    Raises:
+        ValueError: if ``n_critics`` is less than 1.
+    """
+    if n_critics < 1:
+        raise ValueError(
+            f"n_critics: expected at least 1, got {n_critics}. The paper uses 8."
+        )
+    weights = [torch.empty(n_critics, a, b) for a, b in pairwise(sizes)]
+    biases = [torch.empty(n_critics, size) for size in sizes[1:]]
+    return nn.ParameterList(weights), nn.ParameterList(biases)
+
+
+def reset_ensemble(weights: nn.ParameterList, biases: nn.ParameterList) -> None:
+    """Draw each member's layers on their own: Xavier-uniform, biases zero."""
+    for weight in weights:
+        for member in weight:
+            nn.init.xavier_uniform_(member)
+    for bias in biases:
+        nn.init.zeros_(bias)
+
+
+def ensemble_outputs(
+    x: Tensor, weights: nn.ParameterList, biases: nn.ParameterList
+) -> Tensor:
+    """Run all members on the same input: ``[*B, in]`` to ``[n_critics, N, out]``.
+
+    ``N`` is the number of inputs in the batch ``*B``.
+    """
+    n_critics = len(weights[0])
+    # The expansion has stride 0: no copy of the input is made per member.
+    x = x.reshape(1, -1, x.shape[-1]).expand(n_critics, -1, -1)
+    last = len(weights) - 1
+    for i in range(last + 1):
+        x = torch.baddbmm(biases[i].unsqueeze(1), x, weights[i])
+        if i < last:
+            x = nn.functional.elu(x)
+    return x

@@ -5,13 +5,16 @@ from __future__ import annotations
 from tensordict.nn import TensorDictSequential
 
 from resel_torchrl.modules.actor import TanhNormalActor
+from resel_torchrl.modules.categorical_actor import CategoricalActor
 from resel_torchrl.modules.context_encoder import ContextEncoder
+from resel_torchrl.modules.deterministic_actor import DeterministicActor
 
 __all__ = ["make_policy"]
 
 
 def make_policy(
-    actor_encoder: ContextEncoder, actor: TanhNormalActor
+    actor_encoder: ContextEncoder,
+    actor: TanhNormalActor | CategoricalActor | DeterministicActor,
 ) -> TensorDictSequential:
     """Join encoder and head into a policy for collectors and environments.
 
@@ -49,8 +52,9 @@ def make_policy(
             f"the head's in_keys, got {actor.in_keys}. Pass context_key="
             f"{actor_encoder.out_key!r} to the actor, or out_key to the encoder."
         )
+    action_keys = getattr(actor, "dist_sample_keys", actor.out_keys)
     return TensorDictSequential(
         actor_encoder,
         actor,
-        selected_out_keys=[*actor.dist_sample_keys, *actor_encoder.out_keys[1:]],
+        selected_out_keys=[*action_keys, *actor_encoder.out_keys[1:]],
     )

@@ -1,7 +1,16 @@
 """Losses on packed batches of whole episodes."""
 
 from resel_torchrl.objectives import functional
+from resel_torchrl.objectives.discrete_resel import DiscreteRESeLLoss
 from resel_torchrl.objectives.packed import PackedBatch, read_packed
 from resel_torchrl.objectives.resel import RESeLLoss
+from resel_torchrl.objectives.td3_resel import TD3RESeLLoss
 
-__all__ = ["PackedBatch", "RESeLLoss", "functional", "read_packed"]
+__all__ = [
+    "DiscreteRESeLLoss",
+    "PackedBatch",
+    "RESeLLoss",
+    "TD3RESeLLoss",
+    "functional",
+    "read_packed",
+]

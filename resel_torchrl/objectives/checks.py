@@ -7,12 +7,18 @@ from collections.abc import Mapping
 from tensordict import NestedKey
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
 from torch import distributions, nn
+from torchrl import modules as torchrl_modules
 from torchrl.data import Composite, TensorSpec
+from torchrl.objectives import ValueEstimators
 
 DISCRETE_DISTRIBUTIONS = (
     distributions.Categorical,
     distributions.OneHotCategorical,
     distributions.Bernoulli,
+)
+ONE_HOT_DISTRIBUTIONS = (
+    torchrl_modules.OneHotCategorical,
+    distributions.OneHotCategorical,
 )
 
 
@@ -36,13 +42,13 @@ def check_actor(actor: nn.Module) -> None:
         raise TypeError(
             "Expected actor_network to be a ProbabilisticTensorDictSequential that "
             f"draws one action, got {type(actor).__name__}. Use "
-            "resel_torchrl.modules.TanhNormalActor, or wrap a network in "
-            "torchrl.modules.ProbabilisticActor."
+            "resel_torchrl.modules.TanhNormalActor (or CategoricalActor), or wrap a "
+            "network in torchrl.modules.ProbabilisticActor."
         )
 
 
 def check_action_is_continuous(
-    actor: ProbabilisticTensorDictSequential, action_spec: TensorSpec | None
+    actor: TensorDictModuleBase, action_spec: TensorSpec | None
 ) -> None:
     """Raise if the action is discrete, going by its specs and its distribution.
 
@@ -62,20 +68,116 @@ def check_action_is_continuous(
             ...
         ValueError: Expected continuous actions, got OneHot...
     """
-    action_key = actor.dist_sample_keys[0]
     found = []
     for spec in (action_spec, getattr(actor, "spec", None)):
-        leaf = spec.get(action_key) if isinstance(spec, Composite) else spec
+        leaf = spec.get(action_key(actor)) if isinstance(spec, Composite) else spec
         if leaf is not None and leaf.domain == "discrete":
             found.append(type(leaf).__name__)
-    kind = getattr(actor[-1], "distribution_class", None)
+    probabilistic = isinstance(actor, ProbabilisticTensorDictSequential)
+    kind = getattr(actor[-1], "distribution_class", None) if probabilistic else None
     if isinstance(kind, type) and issubclass(kind, DISCRETE_DISTRIBUTIONS):
         found.append(kind.__name__)
     if found:
         raise ValueError(
-            f"Expected continuous actions, got {found[0]}. This loss draws "
-            "reparameterised actions from a bounded continuous spec; choose a task "
-            "with continuous actions, or a loss for discrete ones."
+            f"Expected continuous actions, got {found[0]}. This loss needs actions "
+            "with a gradient, from a bounded continuous spec; choose a task with "
+            "continuous actions, or DiscreteRESeLLoss."
+        )
+
+
+def check_action_is_one_hot(actor: ProbabilisticTensorDictSequential) -> None:
+    """Raise unless the actor draws one of several actions, one-hot.
+
+    Args:
+        actor: policy head.
+
+    Raises:
+        ValueError: its distribution is another.
+
+    Examples:
+        >>> from resel_torchrl.modules import CategoricalActor, TanhNormalActor
+        >>> check_action_is_one_hot(CategoricalActor(3, 2))
+        >>> check_action_is_one_hot(TanhNormalActor(3, 2))
+        Traceback (most recent call last):
+            ...
+        ValueError: Expected a one-hot categorical distribution of actions, got ...
+    """
+    kind = getattr(actor[-1], "distribution_class", None)
+    if not (isinstance(kind, type) and issubclass(kind, ONE_HOT_DISTRIBUTIONS)):
+        raise ValueError(
+            "Expected a one-hot categorical distribution of actions, got "
+            f"{getattr(kind, '__name__', kind)}. Use "
+            "resel_torchrl.modules.CategoricalActor, or a ProbabilisticActor with "
+            "distribution_class=torchrl.modules.OneHotCategorical; for continuous "
+            "actions take RESeLLoss."
+        )
+
+
+def action_key(actor: TensorDictModuleBase) -> NestedKey:
+    """The entry that an actor writes its action to.
+
+    Args:
+        actor: policy head, probabilistic or deterministic.
+
+    Raises:
+        ValueError: a deterministic head with several outputs.
+
+    Examples:
+        >>> from resel_torchrl.modules import DeterministicActor, TanhNormalActor
+        >>> action_key(TanhNormalActor(3, 2)), action_key(DeterministicActor(3, 2))
+        ('action', 'action')
+    """
+    keys = getattr(actor, "dist_sample_keys", actor.out_keys)
+    if len(keys) != 1:
+        raise ValueError(
+            f"Expected an actor that writes one action, got out_keys {list(keys)}. Use "
+            "resel_torchrl.modules.DeterministicActor, or wrap a network in "
+            "torchrl.modules.Actor."
+        )
+    return keys[0]
+
+
+def check_reduction(reduction: str) -> None:
+    """Raise unless ``reduction`` is ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Args:
+        reduction: as given to a loss.
+
+    Raises:
+        ValueError: it is another.
+
+    Examples:
+        >>> check_reduction("mean")
+    """
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(
+            f"Expected reduction 'mean', 'sum' or 'none', got {reduction!r}."
+        )
+
+
+def check_one_step(
+    value_type: ValueEstimators | None, hyperparams: Mapping[str, object]
+) -> None:
+    """Raise unless a value estimator is the one-step one, with a discount at most.
+
+    Args:
+        value_type: as given to ``make_value_estimator``.
+        hyperparams: likewise.
+
+    Raises:
+        NotImplementedError: another estimator or hyper-parameter, which the target of
+            RESeL has no place for.
+
+    Examples:
+        >>> check_one_step(ValueEstimators.TD0, {"gamma": 0.99})
+    """
+    unknown = sorted(set(hyperparams) - {"gamma", "device"})
+    if value_type not in (None, ValueEstimators.TD0) or unknown:
+        raise NotImplementedError(
+            "Expected make_value_estimator(gamma=...): RESeL's target is the "
+            f"one-step target (ValueEstimators.TD0), got {value_type} with "
+            f"{unknown or 'no other options'}. Override the method that computes the "
+            "target in a subclass for another one."
         )
 
 
@@ -109,20 +211,22 @@ def check_modules_are_separate(
                 )
 
 
-def check_subset_size(n_critics: int, size: int) -> None:
-    """Raise unless a subset of ``size`` can be drawn from ``n_critics``.
+def check_subset_size(critic: nn.Module, size: int) -> None:
+    """Raise unless a subset of ``size`` can be drawn from the critics.
 
     Args:
-        n_critics: members of the ensemble.
+        critic: the ensemble; one that does not tell its ``n_critics`` is not checked.
         size: critics in the minimum of the target.
 
     Raises:
         ValueError: it cannot.
 
     Examples:
-        >>> check_subset_size(8, 2)
+        >>> from resel_torchrl.modules import EnsembleCritic
+        >>> check_subset_size(EnsembleCritic(3, 2, n_critics=8), 2)
     """
-    if not 1 <= size <= n_critics:
+    n_critics = getattr(critic, "n_critics", None)
+    if n_critics is not None and not 1 <= size <= n_critics:
         raise ValueError(
             f"Expected critic_subset_size between 1 and the number of critics, "
             f"{n_critics}, got {size}. Pass another critic_subset_size, or build the "

@@ -125,24 +125,84 @@ def draw_subset(n_critics: int, size: int, device: torch.device | None) -> Tenso
 # One update, from here to the end of the file, top to bottom.
 
 
+def smoothed_action(action: Tensor, scale: float, limit: float) -> Tensor:
+    """``clip(a + clip(noise, -limit, limit), -1, 1)``, ``noise ~ N(0, scale)``.
+
+    Target policy smoothing of TD3 (`arXiv 1802.09477
+    <https://arxiv.org/abs/1802.09477>`_, eq. 14): similar actions get similar targets.
+
+    Args:
+        action: ``[R, T, A]``, each entry in [-1, 1].
+        scale: standard deviation of the noise.
+        limit: its largest magnitude.
+
+    Returns:
+        ``[R, T, A]``.
+
+    Examples:
+        >>> action = smoothed_action(torch.tensor([[[0.95, 0.0]]]), 100.0, 0.1)
+        >>> bool((action <= 1).all() and (action.abs()[..., 1] <= 0.1).all())
+        True
+    """
+    noise = (scale * torch.randn_like(action)).clamp(-limit, limit)
+    return (action + noise).clamp(-1.0, 1.0)
+
+
+def subset_minimum(values: Tensor, subset: Tensor) -> Tensor:
+    """``min_{j in M} Q'_j`` (REDQ, Algorithm 1; with two critics TD3, eq. 10).
+
+    Args:
+        values: target critics at the next step, ``[R, T, *, n]``.
+        subset: indices of the members compared, ``[M]``; one draw for the batch.
+
+    Returns:
+        ``[R, T, *]``.
+
+    Examples:
+        >>> subset_minimum(torch.tensor([[[1.0, 2.0, 3.0]]]), torch.tensor([1, 2]))
+        tensor([[2.]])
+    """
+    return values.index_select(-1, subset).amin(-1)
+
+
 def soft_value(values: Tensor, subset: Tensor, log_prob: Tensor, alpha: Tensor):
     """``min_{j in M} Q'_j(e', o', a') - alpha log pi(a')`` (REDQ, Algorithm 1).
 
     Args:
-        values: target critics at the next step, ``[R, T, n]``.
+        values: target critics at the next step, ``[R, T, *, n]``.
         subset: indices of the members compared, ``[M]``; one draw for the batch.
-        log_prob: of the next action, ``[R, T]``.
+        log_prob: of the next action, ``[R, T, *]``.
         alpha: temperature, scalar.
 
     Returns:
-        The bootstrap, ``[R, T]``.
+        The bootstrap, ``[R, T, *]``; of each action, where ``*`` is their number.
 
     Examples:
         >>> values = torch.tensor([[[1.0, 2.0, 3.0]]])
         >>> soft_value(values, torch.tensor([1, 2]), torch.ones(1, 1), 0.5)
         tensor([[1.5000]])
     """
-    return values.index_select(-1, subset).amin(-1) - alpha * log_prob
+    return subset_minimum(values, subset) - alpha * log_prob
+
+
+def expectation(x: Tensor, probs: Tensor) -> Tensor:
+    """``sum_a pi(a) x(a)``: what discrete actions have in place of a sample.
+
+    Source: SAC for discrete actions (`arXiv 1910.07207
+    <https://arxiv.org/abs/1910.07207>`_, eq. 10 to 12).
+
+    Args:
+        x: a quantity of every action, ``[R, T, A]``.
+        probs: their probabilities, ``[R, T, A]``.
+
+    Returns:
+        ``[R, T]``.
+
+    Examples:
+        >>> expectation(torch.tensor([[[1.0, 3.0]]]), torch.tensor([[[0.5, 0.5]]]))
+        tensor([[2.]])
+    """
+    return (probs * x).sum(-1)
 
 
 def masked_bounds(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -242,6 +302,24 @@ def moved_bounds(
     )
 
 
+def value_of_action(values: Tensor, action: Tensor) -> Tensor:
+    """``Q_j(e, o, a)`` out of the values of all discrete actions.
+
+    Args:
+        values: ``[R, T, A, n]``.
+        action: the one taken, one-hot, ``[R, T, A]``.
+
+    Returns:
+        ``[R, T, n]``; zero where no action is marked.
+
+    Examples:
+        >>> values = torch.tensor([[[[1.0], [3.0]]]])
+        >>> value_of_action(values, torch.tensor([[[0.0, 1.0]]]))
+        tensor([[[3.]]])
+    """
+    return (values * action.unsqueeze(-1)).sum(-2)
+
+
 def critic_loss(values: Tensor, target: Tensor) -> Tensor:
     """``sum_j (Q_j(e, o, a) - y)^2`` of each transition (SAC, eq. 5, without its 1/2).
 
@@ -263,18 +341,35 @@ def actor_loss(log_prob: Tensor, values: Tensor, alpha: Tensor) -> Tensor:
     """``alpha log pi(a) - mean_j Q_j(e, o, a)`` of each transition (SAC, eq. 7).
 
     Args:
-        log_prob: of the action drawn now, ``[R, T]``.
-        values: of that action under all critics (REDQ, Algorithm 1), ``[R, T, n]``.
+        log_prob: of the action drawn now, ``[R, T, *]``.
+        values: of that action under all critics (REDQ, Algorithm 1),
+            ``[R, T, *, n]``.
         alpha: temperature before its own step, scalar, without gradient.
 
     Returns:
-        ``[R, T]``.
+        ``[R, T, *]``; of each action, where ``*`` is their number.
 
     Examples:
         >>> actor_loss(torch.ones(1, 1), torch.tensor([[[1.0, 3.0]]]), 0.5)
         tensor([[-1.5000]])
     """
     return alpha * log_prob - values.mean(-1)
+
+
+def deterministic_actor_loss(values: Tensor) -> Tensor:
+    """``-mean_j Q_j(e, o, mu(e, o))`` of each transition (TD3, its policy gradient).
+
+    Args:
+        values: of the deterministic action under all critics, ``[R, T, n]``.
+
+    Returns:
+        ``[R, T]``.
+
+    Examples:
+        >>> deterministic_actor_loss(torch.tensor([[[1.0, 3.0]]]))
+        tensor([[-2.]])
+    """
+    return -values.mean(-1)
 
 
 def alpha_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: Tensor) -> Tensor:

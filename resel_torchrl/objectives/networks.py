@@ -120,22 +120,89 @@ def act(
         return compute_rsample_log_prob(actor.get_dist(inputs))
 
 
+def action_distribution(
+    actor: ProbabilisticTensorDictSequential, inputs: TensorDictBase
+) -> tuple[Tensor, Tensor]:
+    """Probability and log-probability of every discrete action at every row.
+
+    Args:
+        actor: policy head with a one-hot categorical distribution.
+        inputs: TensorDict ``[R, T]`` with the context in it.
+
+    Returns:
+        Two tensors ``[R, T, A]``.
+
+    Examples:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> from resel_torchrl.modules import CategoricalActor
+        >>> inputs = TensorDict(
+        ...     observation=torch.ones(1, 4, 3),
+        ...     context_actor=torch.ones(1, 4, 5),
+        ...     batch_size=[1, 4],
+        ... )
+        >>> probs, log_probs = action_distribution(CategoricalActor(3, 2, 5), inputs)
+        >>> probs.shape, bool(torch.allclose(probs.log(), log_probs))
+        (torch.Size([1, 4, 2]), True)
+    """
+    distribution = actor.get_dist(inputs)
+    return distribution.probs, distribution.logits
+
+
+def act_deterministically(
+    actor: TensorDictModuleBase,
+    inputs: TensorDictBase,
+    key: NestedKey,
+    params: TensorDictBase | None = None,
+) -> Tensor:
+    """The action at every row without exploration, with gradient.
+
+    Args:
+        actor: policy head.
+        inputs: TensorDict ``[R, T]`` with the context in it; it is not changed.
+        key: entry that the actor writes the action to.
+        params: parameters to run it with, its own by default.
+
+    Returns:
+        Actions ``[R, T, A]``.
+
+    Examples:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> from resel_torchrl.modules import DeterministicActor
+        >>> inputs = TensorDict(
+        ...     observation=torch.ones(1, 4, 3),
+        ...     context_actor=torch.ones(1, 4, 5),
+        ...     batch_size=[1, 4],
+        ... )
+        >>> act_deterministically(DeterministicActor(3, 2, 5), inputs, "action").shape
+        torch.Size([1, 4, 2])
+    """
+    mode = set_exploration_type(ExplorationType.DETERMINISTIC)
+    with mode, _using(params, actor):
+        return actor(inputs.copy()).get(key)
+
+
 def evaluate(
     critic: TensorDictModuleBase,
     inputs: TensorDictBase,
     key: NestedKey,
     params: TensorDictBase | None = None,
+    *,
+    actions: int | None = None,
 ) -> Tensor:
     """Values of every critic at every row.
 
     Args:
         critic: ensemble head.
-        inputs: TensorDict ``[R, T]`` with context and action in it.
+        inputs: TensorDict ``[R, T]`` with the context and, where the critic reads it,
+            the action.
         key: entry that the critic writes.
         params: parameters to run it with, its own by default.
+        actions: number of discrete actions, if the critic has an output for each.
 
     Returns:
-        ``[R, T, n_critics]``.
+        ``[R, T, n_critics]``; ``[R, T, actions, n_critics]`` with ``actions``.
 
     Raises:
         ValueError: the critic writes another shape.
@@ -156,10 +223,12 @@ def evaluate(
     """
     with _using(params, critic):
         values = critic(inputs).get(key)
-    if values.shape[:-1] != inputs.batch_size:
+    expected = ["n_critics"] if actions is None else [actions, "n_critics"]
+    if values.shape[:-1] != (*inputs.batch_size, *expected[:-1]):
+        kind = "EnsembleCritic" if actions is None else "DiscreteEnsembleCritic"
         raise ValueError(
-            f"Expected {key!r} of shape {[*inputs.batch_size, 'n_critics']}, got "
-            f"{list(values.shape)}. Use resel_torchrl.modules.EnsembleCritic, or write "
+            f"Expected {key!r} of shape {[*inputs.batch_size, *expected]}, got "
+            f"{list(values.shape)}. Use resel_torchrl.modules.{kind}, or write "
             "the values of all critics along one last dimension."
         )
     return values

@@ -88,7 +88,7 @@ def read_packed(
     Args:
         tensordict: batch ``[R, L]``; it is not changed.
         row_keys: entries that networks read at every observation.
-        action: key of the action ``[R, L, A]``.
+        action: key of the action ``[R, L, A]``; one-hot integers become floats.
         reward: key of the reward ``[R, L, 1]`` under ``"next"``, of the action's dtype.
         terminated: key of the end flag, bool ``[R, L, 1]``, under ``"next"``.
         is_init: key of the start flag, bool ``[R, L, 1]``.
@@ -149,6 +149,8 @@ def read_packed(
     end = read(("next", terminated), column=True, flag=True)
     actions = read(action)
     rewards = read(("next", reward), column=True)
+    if not actions.is_floating_point():
+        actions = actions.to(rewards.dtype)  # one-hot, as TorchRL stores it
     if rewards.dtype != actions.dtype:
         raise ValueError(
             f"Expected {('next', reward)!r} of the action's dtype {actions.dtype}, got "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase, TensorDictParams
@@ -13,7 +13,6 @@ from tensordict.nn import (
     dispatch,
 )
 from torch import Tensor
-from torch.nn.functional import pad
 from torchrl.data import TensorSpec
 from torchrl.objectives import SACLoss, ValueEstimators
 
@@ -21,12 +20,20 @@ from resel_torchrl.objectives import functional
 from resel_torchrl.objectives.checks import (
     check_action_is_continuous,
     check_actor,
-    check_modules_are_separate,
+    check_one_step,
+    check_reduction,
     check_subset_size,
-    context_key,
 )
-from resel_torchrl.objectives.networks import act, encode, evaluate, observed_keys
-from resel_torchrl.objectives.packed import PackedBatch, read_packed
+from resel_torchrl.objectives.episode_networks import EpisodeNetworks
+from resel_torchrl.objectives.networks import act, evaluate
+from resel_torchrl.objectives.packed import PackedBatch
+from resel_torchrl.objectives.terms import (
+    bounded_target,
+    critic_term,
+    read_batch,
+    reduce_term,
+    register_target_bound,
+)
 
 
 class RESeLLoss(SACLoss):
@@ -146,12 +153,6 @@ class RESeLLoss(SACLoss):
     default_keys = _AcceptedKeys
     tensor_keys: _AcceptedKeys
     SUPPORTED_VALUE_ESTIMATORS = (ValueEstimators.TD0,)
-    _networks_used = (
-        "actor_encoder",
-        "critic_encoder",
-        "actor_network",
-        "qvalue_network",
-    )
 
     actor_encoder: TensorDictModuleBase
     actor_encoder_params: TensorDictParams
@@ -179,20 +180,10 @@ class RESeLLoss(SACLoss):
     ) -> None:
         check_actor(actor_network)
         check_action_is_continuous(actor_network, action_spec)
-        if reduction not in ("mean", "sum", "none"):
-            raise ValueError(
-                f"Expected reduction 'mean', 'sum' or 'none', got {reduction!r}."
-            )
-        n_critics = getattr(qvalue_network, "n_critics", None)
-        if n_critics is not None:
-            check_subset_size(n_critics, critic_subset_size)
-        self._contexts = {
-            "actor_encoder": context_key(actor_encoder, actor_network, "actor"),
-            "critic_encoder": context_key(critic_encoder, qvalue_network, "critic"),
-        }
-        check_modules_are_separate(
-            {"actor_network": actor_network, "actor_encoder": actor_encoder},
-            {"qvalue_network": qvalue_network, "critic_encoder": critic_encoder},
+        check_reduction(reduction)
+        check_subset_size(qvalue_network, critic_subset_size)
+        self._networks = EpisodeNetworks(
+            actor_encoder, critic_encoder, actor_network, qvalue_network
         )
         super().__init__(
             actor_network,
@@ -213,9 +204,7 @@ class RESeLLoss(SACLoss):
         self.convert_to_functional(
             critic_encoder, "critic_encoder", create_target_params=True
         )
-        nothing = torch.full_like(self.log_alpha.detach(), math.inf)
-        self.register_buffer("bootstrap_low", nothing)
-        self.register_buffer("bootstrap_high", -nothing)
+        register_target_bound(self)
         # Nothing is left to be built by the first call.
         self.make_value_estimator()
         _ = self.target_entropy
@@ -223,10 +212,7 @@ class RESeLLoss(SACLoss):
 
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
-        # A copy or an unpickled loss: its modules run on the parameters it lists.
-        for name in self._networks_used:
-            params = getattr(self, f"{name}_params")
-            params.to_module(getattr(self, name), preserve_module_state=False)
+        self._networks.rebind(self)
 
     def _make_vmap(self) -> None:
         """Do nothing: the critic evaluates its members as one batched module."""
@@ -234,19 +220,7 @@ class RESeLLoss(SACLoss):
     def _set_in_keys(self) -> None:
         if "critic_encoder" not in self.__dict__:
             return  # called by the parent's constructor
-        keys = self.tensor_keys
-        self._row_keys = observed_keys(
-            [getattr(self, name) for name in self._networks_used],
-            written=[keys.action, keys.is_init, *self._contexts.values()],
-        )
-        self._in_keys = [
-            *self._row_keys,
-            keys.action,
-            ("next", keys.reward),
-            ("next", keys.terminated),
-            keys.is_init,
-            keys.valid,
-        ]
+        self._row_keys, self._in_keys = self._networks.in_keys(self.tensor_keys)
 
     def make_value_estimator(
         self, value_type: ValueEstimators | None = None, **hyperparams
@@ -261,59 +235,15 @@ class RESeLLoss(SACLoss):
             NotImplementedError: another estimator or hyper-parameter, which the target
                 of RESeL has no place for.
         """
-        unknown = sorted(set(hyperparams) - {"gamma", "device"})
-        if value_type not in (None, ValueEstimators.TD0) or unknown:
-            raise NotImplementedError(
-                "Expected make_value_estimator(gamma=...): RESeL's target is the "
-                f"one-step target (ValueEstimators.TD0), got {value_type} with "
-                f"{unknown or 'no other options'}. Override _compute_target_v2 in a "
-                "subclass for another target."
-            )
+        check_one_step(value_type, hyperparams)
         hyperparams.setdefault("device", self._default_device)
         super().make_value_estimator(ValueEstimators.TD0, **hyperparams)
 
     def _read(self, tensordict: TensorDictBase) -> PackedBatch:
-        keys = self.tensor_keys
-        batch = read_packed(
-            tensordict,
-            self._row_keys,
-            action=keys.action,
-            reward=keys.reward,
-            terminated=keys.terminated,
-            is_init=keys.is_init,
-            valid=keys.valid,
-        )
-        for key in self._loss_mask_keys():
-            mask = tensordict.get(key, None)
-            if mask is not None:
-                wanted = self._expand_loss_mask(mask[:, :-1], batch.mask)
-                batch = replace(batch, mask=batch.mask & wanted)
-            elif self.loss_mask_key != "auto":
-                raise KeyError(
-                    f"Expected the mask {key!r} that loss_mask_key names, got only "
-                    f"{sorted(map(str, tensordict.keys(True, True)))}. Write it into "
-                    "the packed batch, or set loss_mask_key back to 'auto'."
-                )
-        return batch
-
-    def _reduce(self, x: Tensor, mask: Tensor) -> Tensor:
-        if self.reduction == "mean":
-            return functional.masked_mean(x, mask)
-        x = torch.where(mask, x, 0.0)
-        return x.sum() if self.reduction == "sum" else pad(x, (0, 1))
-
-    def _encode(
-        self, batch: PackedBatch, name: str, params: TensorDictParams | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Contexts of the transitions and of their successors: one encoder pass."""
-        encoder, key = getattr(self, name), self._contexts[name]
-        return functional.unroll(
-            lambda rows: encode(encoder, rows, key, params), batch.rows
-        )
+        return read_batch(self, tensordict, self._row_keys)
 
     def _act(self, rows: TensorDict, context: Tensor) -> tuple[Tensor, Tensor]:
-        inputs = rows.copy().set(self._contexts["actor_encoder"], context)
-        return act(self.actor_network, inputs)
+        return act(self.actor_network, self._networks.actor_inputs(rows, context))
 
     def _values(
         self,
@@ -322,7 +252,7 @@ class RESeLLoss(SACLoss):
         action: Tensor,
         params: TensorDictBase | None = None,
     ) -> Tensor:
-        inputs = rows.copy().set(self._contexts["critic_encoder"], context)
+        inputs = self._networks.critic_inputs(rows, context)
         inputs.set(self.tensor_keys.action, action)
         key = self.tensor_keys.state_action_value
         return evaluate(self.qvalue_network, inputs, key, params)
@@ -330,9 +260,9 @@ class RESeLLoss(SACLoss):
     @torch.no_grad()
     def _compute_target_v2(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Target ``[R, T]`` and, bool ``[R, T]``, where its bootstrap was clamped."""
-        _, actor_context = self._encode(batch, "actor_encoder")
-        _, critic_context = self._encode(
-            batch, "critic_encoder", self.target_critic_encoder_params
+        _, actor_context = self._networks.contexts("actor_encoder", batch.rows)
+        _, critic_context = self._networks.contexts(
+            "critic_encoder", batch.rows, self.target_critic_encoder_params
         )
         rows = batch.rows[:, 1:]
         action, log_prob = self._act(rows, actor_context)
@@ -343,20 +273,7 @@ class RESeLLoss(SACLoss):
             values.shape[-1], self.critic_subset_size, values.device
         )
         bootstrap = functional.soft_value(values, subset, log_prob, self._alpha)
-        bounded = bootstrap
-        if self.target_bound:
-            low, high = functional.starting_bounds(
-                bootstrap, self.bootstrap_low, self.bootstrap_high, batch.mask
-            )
-            bounded = bootstrap.clamp(low, high)
-        target = functional.td_target(
-            batch.reward, batch.terminated, bounded, self.value_estimator.gamma
-        )
-        if self.target_bound:
-            low, high = functional.moved_bounds(target, low, high, batch.mask)
-            self.bootstrap_low.copy_(low)
-            self.bootstrap_high.copy_(high)
-        return torch.where(batch.mask, target, 0.0), bounded != bootstrap
+        return bounded_target(self, bootstrap, batch, decay=0.999)
 
     def qvalue_v2_loss(
         self, tensordict: TensorDictBase
@@ -374,21 +291,9 @@ class RESeLLoss(SACLoss):
         """
         batch = self._read(tensordict)
         target, clamped = self._compute_target_v2(batch)
-        context, _ = self._encode(batch, "critic_encoder")
+        context, _ = self._networks.contexts("critic_encoder", batch.rows)
         values = self._values(batch.rows[:, :-1], context, batch.action)
-        loss = self._reduce(functional.critic_loss(values, target), batch.mask)
-        with torch.no_grad():
-            error = (values - target.unsqueeze(-1)).abs().mean(-1)
-            diagnostics = {
-                "target_value": target,
-                "td_error": error,
-                "clamped_fraction": clamped.to(target.dtype),
-                "context_critic_norm": context.norm(dim=-1),
-            }
-            return loss, {
-                key: functional.masked_mean(x, batch.mask)
-                for key, x in diagnostics.items()
-            }
+        return critic_term(self, values, context, target, clamped, batch.mask)
 
     def actor_loss(
         self, tensordict: TensorDictBase
@@ -404,15 +309,14 @@ class RESeLLoss(SACLoss):
         """
         batch = self._read(tensordict)
         rows = batch.rows[:, :-1]
-        actor_context, _ = self._encode(batch, "actor_encoder")
+        actor_context, _ = self._networks.contexts("actor_encoder", batch.rows)
         with torch.no_grad():
-            critic_context, _ = self._encode(batch, "critic_encoder")
+            critic_context, _ = self._networks.contexts("critic_encoder", batch.rows)
         action, log_prob = self._act(rows, actor_context)
         frozen = self.qvalue_network_params.detach()
         values = self._values(rows, critic_context, action, frozen)
-        loss = self._reduce(
-            functional.actor_loss(log_prob, values, self._alpha), batch.mask
-        )
+        term = functional.actor_loss(log_prob, values, self._alpha)
+        loss = reduce_term(self, term, batch.mask)
         norm = actor_context.detach().norm(dim=-1)
         return loss, {
             "log_prob": log_prob.detach(),
@@ -460,7 +364,7 @@ class RESeLLoss(SACLoss):
         return TensorDict(
             {
                 "loss_actor": loss_actor,
-                "loss_alpha": self._reduce(self._alpha_loss(log_prob), mask),
+                "loss_alpha": reduce_term(self, self._alpha_loss(log_prob), mask),
                 "alpha": self._alpha,
                 "entropy": -functional.masked_mean(log_prob, mask),
                 "context_actor_norm": terms["context_actor_norm"],
@@ -482,14 +386,5 @@ class RESeLLoss(SACLoss):
             KeyError: an entry is missing.
         """
         terms = self.critic_loss(tensordict).update(self.policy_loss(tensordict))
-        self._clear_weakrefs(
-            tensordict,
-            terms,
-            "actor_network_params",
-            "actor_encoder_params",
-            "qvalue_network_params",
-            "critic_encoder_params",
-            "target_qvalue_network_params",
-            "target_critic_encoder_params",
-        )
+        self._clear_weakrefs(tensordict, terms, *self._networks.params_names(self))
         return terms.select(*self.out_keys)

@@ -10,8 +10,14 @@ from torch import nn
 from torchrl.objectives import LossModule
 
 from resel_torchrl.modules.actor import TanhNormalActor
+from resel_torchrl.modules.categorical_actor import CategoricalActor
 from resel_torchrl.modules.context_encoder import ContextEncoder
+from resel_torchrl.modules.deterministic_actor import DeterministicActor
+from resel_torchrl.modules.discrete_ensemble_critic import DiscreteEnsembleCritic
 from resel_torchrl.modules.ensemble_critic import EnsembleCritic
+
+ACTORS = (TanhNormalActor, CategoricalActor, DeterministicActor)
+CRITICS = (EnsembleCritic, DiscreteEnsembleCritic)
 
 
 @dataclass
@@ -30,9 +36,9 @@ class Layout:
         for path, part in _parts(module):
             if isinstance(part, ContextEncoder):
                 layout.trunks.append(_join(path, "trunk"))
-            elif isinstance(part, TanhNormalActor):
+            elif isinstance(part, ACTORS):
                 layout.actor.append(path)
-            elif isinstance(part, EnsembleCritic):
+            elif isinstance(part, CRITICS):
                 layout.critic.append(path)
             elif isinstance(part, LossModule):
                 layout.losses.append(path)

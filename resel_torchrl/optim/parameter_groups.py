@@ -55,7 +55,7 @@ def parameter_groups(
        the name it has in ``module.named_parameters()``;
     2. in a TorchRL loss, its network's name holds ``actor`` or ``policy``, or
        ``critic`` or ``value``;
-    3. in any other module, it is in a ``TanhNormalActor`` or ``EnsembleCritic``;
+    3. in any other module, it is in an actor or ensemble critic of this package;
        else, if only one of ``lr_actor`` and ``lr_critic`` is given, it is on that
        side.
 
@@ -67,7 +67,8 @@ def parameter_groups(
         lr_context_encoder: learning rate of all encoders' trunks.
         lr_actor: learning rate of the rest of the actor.
         lr_critic: learning rate of the rest of the critic.
-        lr_alpha: learning rate of the temperature.
+        lr_alpha: learning rate of the temperature; of no use to a loss that trains
+            none.
         actor: what belongs to the actor.
         critic: what belongs to the critic.
 

@@ -4,7 +4,7 @@ Everything here takes plain arguments and knows neither a task nor the configura
 """
 
 from resel_torchrl.training.acting import RecurrentPolicy
-from resel_torchrl.training.agent import Agent, make_agent
+from resel_torchrl.training.agent import Agent, make_agent, make_loss
 from resel_torchrl.training.buffer_state import buffer_state, load_buffer_state
 from resel_torchrl.training.checkpoint import (
     CheckpointStore,
@@ -60,6 +60,7 @@ __all__ = [
     "load_buffer_state",
     "load_policy",
     "make_agent",
+    "make_loss",
     "open_loggers",
     "quiet_storages",
     "restore_generators",

@@ -1,4 +1,4 @@
-"""The four networks of an agent, put together from plain sizes."""
+"""The four networks of an agent and their loss, put together from plain values."""
 
 from __future__ import annotations
 
@@ -9,13 +9,32 @@ from typing import Any
 from torch import nn
 
 from resel_torchrl.modules import (
+    CategoricalActor,
     ContextEncoder,
+    DeterministicActor,
+    DiscreteEnsembleCritic,
     EnsembleCritic,
     TanhNormalActor,
     context_inputs,
 )
+from resel_torchrl.objectives import DiscreteRESeLLoss, RESeLLoss, TD3RESeLLoss
 
-__all__ = ["Agent", "make_agent"]
+__all__ = ["LOSSES", "Actor", "Agent", "Loss", "make_agent", "make_loss"]
+
+Actor = TanhNormalActor | CategoricalActor | DeterministicActor
+Loss = RESeLLoss | DiscreteRESeLLoss | TD3RESeLLoss
+
+#: Loss by the name of its algorithm.
+LOSSES: dict[str, type[Loss]] = {
+    "resel": RESeLLoss,
+    "discrete_resel": DiscreteRESeLLoss,
+    "td3_resel": TD3RESeLLoss,
+}
+_HEADS: dict[str, tuple[type, type]] = {
+    "resel": (TanhNormalActor, EnsembleCritic),
+    "discrete_resel": (CategoricalActor, DiscreteEnsembleCritic),
+    "td3_resel": (DeterministicActor, EnsembleCritic),
+}
 
 
 @dataclass
@@ -28,9 +47,10 @@ class Agent:
     """
 
     actor_encoder: ContextEncoder
-    actor: TanhNormalActor
+    actor: Actor
     critic_encoder: ContextEncoder
-    critic: EnsembleCritic
+    critic: EnsembleCritic | DiscreteEnsembleCritic
+    algorithm: str = "resel"
 
     def modules(self) -> dict[str, nn.Module]:
         """The four networks by name."""
@@ -54,6 +74,8 @@ def make_agent(
     context_size: int = 128,
     head_sizes: Sequence[int] = (256, 256),
     n_critics: int = 8,
+    algorithm: str = "resel",
+    exploration_noise: float | None = None,
 ) -> Agent:
     """Builds the networks of RESeL (arXiv 2405.15384, section 4 and appendix).
 
@@ -62,7 +84,8 @@ def make_agent(
 
     Args:
         observation_size: Entries of an observation.
-        action_size: Entries of an action, each in [−1, 1].
+        action_size: Entries of an action, each in [−1, 1], or number of discrete
+            actions.
         core: Sequence core of both encoders.
         core_kwargs: Options of the core.
         reward_input: Whether the previous reward is an input of the encoders.
@@ -71,11 +94,36 @@ def make_agent(
         context_size: Size of the context.
         head_sizes: Hidden layers of the actor head and of each critic head.
         n_critics: Critic heads.
+        algorithm: What the heads are for: `resel`, `discrete_resel` (discrete actions)
+            or `td3_resel` (deterministic actor).
+        exploration_noise: Of `td3_resel`: standard deviation of the noise that acting
+            adds; None takes 0.1.
+
+    Raises:
+        ValueError: From an unknown algorithm, or exploration noise of an actor that
+            draws its actions.
 
     >>> agent = make_agent(3, 1, core="gru", hidden_size=16, n_critics=2)
     >>> agent.actor_encoder.context_size
     128
+    >>> small = dict(core="gru", hidden_size=16, n_critics=2)
+    >>> type(make_agent(3, 2, algorithm="discrete_resel", **small).actor).__name__
+    'CategoricalActor'
     """
+    if algorithm not in LOSSES:
+        raise ValueError(
+            f"algorithm: expected one of {', '.join(LOSSES)}, got {algorithm!r}."
+        )
+    actor_options = {}
+    if exploration_noise is not None:
+        if algorithm != "td3_resel":
+            raise ValueError(
+                "exploration_noise: expected None, as the actor of "
+                f"{algorithm} draws its actions, got {exploration_noise}; leave it "
+                "out, or take algorithm='td3_resel'."
+            )
+        actor_options["exploration_noise"] = exploration_noise
+    make_actor, make_critic = _HEADS[algorithm]
     inputs = context_inputs(observation_size, action_size, reward=reward_input)
     encoders = {
         role: ContextEncoder(
@@ -91,15 +139,16 @@ def make_agent(
     }
     return Agent(
         actor_encoder=encoders["actor"],
-        actor=TanhNormalActor(
+        actor=make_actor(
             observation_size,
             action_size,
             context_size,
             embedding_size=embedding_size,
             hidden_sizes=tuple(head_sizes),
+            **actor_options,
         ),
         critic_encoder=encoders["critic"],
-        critic=EnsembleCritic(
+        critic=make_critic(
             observation_size,
             action_size,
             context_size,
@@ -107,4 +156,30 @@ def make_agent(
             embedding_size=embedding_size,
             hidden_sizes=tuple(head_sizes),
         ),
+        algorithm=algorithm,
     )
+
+
+def make_loss(agent: Agent, *, gamma: float = 0.99, **options: Any) -> Loss:
+    """Builds the loss of an agent on its networks.
+
+    Args:
+        agent: Its algorithm chooses the loss.
+        gamma: Discount.
+        **options: Keyword arguments of the loss, such as `critic_subset_size`.
+
+    >>> agent = make_agent(
+    ...     3, 2, algorithm="td3_resel", core="gru", hidden_size=16, n_critics=2
+    ... )
+    >>> type(make_loss(agent, gamma=0.9, target_noise=0.1)).__name__
+    'TD3RESeLLoss'
+    """
+    loss = LOSSES[agent.algorithm](
+        agent.actor,
+        agent.critic,
+        actor_encoder=agent.actor_encoder,
+        critic_encoder=agent.critic_encoder,
+        **options,
+    )
+    loss.make_value_estimator(gamma=gamma)
+    return loss

@@ -63,7 +63,7 @@ def flat_episode(
 
     Args:
         observations: `[T + 1, observation_size]`.
-        actions: `[T, action_size]`.
+        actions: `[T, action_size]`, one-hot if discrete.
         rewards: `[T]`.
         terminated: Whether the last transition reached a terminal state.
         truncated: Whether the last transition met a limit; values bootstrap there.
@@ -106,7 +106,8 @@ class Collector:
     `episode_seed(seed, env_index, i)`.
 
     Args:
-        env: Gymnasium environment, float32 vectors in, actions in [−1, 1] out.
+        env: Gymnasium environment: float32 observations; actions in [−1, 1], or
+            discrete.
         policy: Acts, after the random phase.
         replay_buffer: Gets one `extend` per episode.
         horizon: Longest episode, in steps.
@@ -178,11 +179,13 @@ class Collector:
                 "give the true horizon (env.horizon=NUMBER)."
             )
         if self._random is not None:
-            action = self._random.uniform(-1, 1, self.policy.action_size).astype("f4")
+            action = self.policy.random_action(self._random)
         else:
             reward = self._rewards[t - 1] if t else None
-            action = self.policy(self._observations[t], reward, first=t == 0)
-        observation, reward, terminated, truncated, _ = self.env.step(action)
+            action = self.policy.act(self._observations[t], reward, first=t == 0)
+        observation, reward, terminated, truncated, _ = self.env.step(
+            self.policy.to_env(action)
+        )
         self._actions[t] = action
         self._observations[t + 1] = observation
         self._rewards[t] = reward
@@ -296,8 +299,10 @@ class Collector:
             self._start()
             for t, action in enumerate(actions):
                 if self._random is not None:
-                    self._random.uniform(-1, 1, self.policy.action_size)
-                observation, reward, terminated, truncated, _ = self.env.step(action)
+                    self.policy.random_action(self._random)
+                observation, reward, terminated, truncated, _ = self.env.step(
+                    self.policy.to_env(action)
+                )
                 self._actions[t] = action
                 self._observations[t + 1] = observation
                 self._rewards[t] = reward

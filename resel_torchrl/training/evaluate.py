@@ -15,7 +15,7 @@ from resel_torchrl.training.generators import untouched_generators
 
 __all__ = ["Evaluation", "evaluate"]
 
-Policy = Callable[..., np.ndarray]
+Policy = Callable[..., np.ndarray | int]
 
 
 @dataclass(frozen=True)

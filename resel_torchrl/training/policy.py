@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from resel_torchrl.training.acting import RecurrentPolicy
 from resel_torchrl.training.agent import make_agent
@@ -13,7 +14,11 @@ __all__ = ["load_policy"]
 
 
 def load_policy(
-    run_dir: str | Path, *, checkpoint: int | None = None, deterministic: bool = True
+    run_dir: str | Path,
+    *,
+    checkpoint: int | None = None,
+    deterministic: bool = True,
+    mode: Literal["auto", "eager", "fused"] | None = None,
 ) -> RecurrentPolicy:
     """Loads the policy of a run, without its environment, buffer and optimizer.
 
@@ -32,6 +37,8 @@ def load_policy(
         run_dir: Directory of the run, finished or not.
         checkpoint: Step of the checkpoint to load; None takes the newest whole one.
         deterministic: Whether the policy takes the mode in place of a sample.
+        mode: How it acts, as in :class:`RecurrentPolicy`; None acts as the run did,
+            where that can be.
 
     Returns:
         A policy: `policy.reset()`, `policy(observation, reward)`.
@@ -61,6 +68,12 @@ a config.yaml), got no/such/run; give the path that the run printed at its start
     stored = store.load(step, "learner")["modules"]
     for name, module in agent.modules().items():
         module.load_state_dict(stored[name])
+    if mode is None:
+        mode = "eager" if manifest["acting"] == "eager" else "auto"
     return RecurrentPolicy(
-        agent.actor_encoder, agent.actor, *sizes, deterministic=deterministic
+        agent.actor_encoder,
+        agent.actor,
+        *sizes,
+        deterministic=deterministic,
+        mode=mode,
     )

@@ -14,10 +14,9 @@ from torchrl.data import ReplayBuffer
 from torchrl.modules import set_recurrent_mode
 from torchrl.objectives import SoftUpdate
 
-from resel_torchrl.objectives import RESeLLoss
 from resel_torchrl.optim import parameter_groups
 from resel_torchrl.replay import padding_share
-from resel_torchrl.training.agent import Agent
+from resel_torchrl.training.agent import Agent, Loss
 
 __all__ = ["Learner", "NonFiniteLossError", "UpdateSchedule"]
 
@@ -65,8 +64,9 @@ class Learner:
 
     The order is the paper's (arXiv 2405.15384, algorithm 1): critic step, Polyak step
     of the targets, and on updates 0, `policy_delay`, 2·`policy_delay`, ... one step of
-    actor and temperature. The batch of the next update is drawn right after the current
-    one is launched, on every device, so that a GPU computes meanwhile.
+    actor and, where there is one, temperature. The batch of the next update is drawn
+    right after the current one is launched, on every device, so that a GPU computes
+    meanwhile.
 
     Args:
         agent: The networks; they are the loss's own.
@@ -77,7 +77,7 @@ class Learner:
         lr_context_encoder: Learning rate of the context encoders.
         lr_actor: Learning rate of the rest of the actor.
         lr_critic: Learning rate of the rest of the critics.
-        lr_alpha: Learning rate of the temperature.
+        lr_alpha: Learning rate of the temperature, where the loss trains one.
         tau: Share of the critic that moves into its target per update.
         policy_delay: Critic updates per actor update.
         reward_scale: Factor of the rewards in the losses.
@@ -88,14 +88,9 @@ class Learner:
     >>> import functools
     >>> from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
     >>> from resel_torchrl.replay import EpisodeSampler, pack_episodes
-    >>> from resel_torchrl.training import flat_episode, make_agent
+    >>> from resel_torchrl.training import flat_episode, make_agent, make_loss
     >>> agent = make_agent(1, 1, core="gru", hidden_size=8, n_critics=2)
-    >>> loss = RESeLLoss(
-    ...     agent.actor,
-    ...     agent.critic,
-    ...     actor_encoder=agent.actor_encoder,
-    ...     critic_encoder=agent.critic_encoder,
-    ... )
+    >>> loss = make_loss(agent)
     >>> buffer = TensorDictReplayBuffer(
     ...     storage=LazyTensorStorage(100), sampler=EpisodeSampler(seed=0)
     ... )
@@ -115,7 +110,7 @@ class Learner:
     def __init__(
         self,
         agent: Agent,
-        loss: RESeLLoss,
+        loss: Loss,
         replay_buffer: ReplayBuffer,
         pack: Callable[[TensorDict], TensorDict],
         *,
@@ -186,8 +181,9 @@ class Learner:
 
     def _policy_step(self, batch: TensorDict) -> None:
         terms = self.loss.policy_loss(batch)
-        self._check(terms, "loss_actor", "loss_alpha")
-        (terms["loss_actor"] + terms["loss_alpha"]).backward()
+        losses = {k: loss for k, loss in terms.items() if k.startswith("loss_")}
+        self._check(losses, *losses)
+        sum(losses.values()).backward()
         self._step(batch, "actor", self.agent.actor_encoder)
         self._add(terms)
 

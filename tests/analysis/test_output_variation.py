@@ -80,11 +80,13 @@ def test_nothing_is_left_changed_bit_for_bit():
     assert (batch == entries).all()
 
 
+@pytest.mark.parametrize("algorithm", ["resel", "discrete_resel", "td3_resel"])
 @pytest.mark.parametrize("trained", [False, True])
-def test_it_is_the_step_that_training_would_make(trained):
+def test_it_is_the_step_that_training_would_make(trained, algorithm):
     """Against the optimizer itself, run in place on the agent's own parameters."""
-    agent, loss = random_agent("gru")
-    batch = random_episodes([9, 5, 12], 13)
+    agent, loss = random_agent("gru", algorithm=algorithm)
+    discrete = algorithm == "discrete_resel"
+    batch = random_episodes([9, 5, 12], 13, discrete=discrete)
     groups = parameter_groups(
         loss, lr_context_encoder=1e-4, lr_actor=1e-2, lr_critic=1e-3, lr_alpha=1e-3
     )

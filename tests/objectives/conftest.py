@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from tests.objectives.episodes import LENGTHS, ROW_LENGTH, make_episodes, pack
+from tests.objectives.episodes import (
+    LENGTHS,
+    ROW_LENGTH,
+    is_discrete,
+    make_episodes,
+    pack,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +23,8 @@ def float64_on_one_thread():
 
 
 @pytest.fixture
-def batch(float64_on_one_thread):
-    """Several episodes in each row, packed."""
-    return pack(make_episodes(LENGTHS), ROW_LENGTH)
+def batch(float64_on_one_thread, request):
+    """Several episodes in each row, packed; actions are the test's algorithm's."""
+    named = "algorithm" in request.fixturenames
+    algorithm = request.getfixturevalue("algorithm") if named else "resel"
+    return pack(make_episodes(LENGTHS, discrete=is_discrete(algorithm)), ROW_LENGTH)

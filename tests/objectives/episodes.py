@@ -9,17 +9,31 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from resel_torchrl.modules import (
+    CategoricalActor,
     ContextEncoder,
+    DeterministicActor,
+    DiscreteEnsembleCritic,
     EnsembleCritic,
     TanhNormalActor,
     context_inputs,
 )
-from resel_torchrl.objectives import RESeLLoss
+from resel_torchrl.objectives import DiscreteRESeLLoss, RESeLLoss, TD3RESeLLoss
 from resel_torchrl.replay import pack_episodes
 
+LOSSES = {
+    "resel": RESeLLoss,
+    "discrete_resel": DiscreteRESeLLoss,
+    "td3_resel": TD3RESeLLoss,
+}
+ALGORITHMS = list(LOSSES)
 OBSERVATION, ACTION, CRITICS, CONTEXT = 3, 2, 4, 5
+N_ACTIONS = 3  # where they are discrete
 LENGTHS, ROW_LENGTH = [4, 1, 6, 2, 3], 13  # several episodes in each row
 CORE_OPTIONS = {"mamba": {"d_state": 3, "d_conv": 3}}
+
+
+def is_discrete(algorithm: str) -> bool:
+    return algorithm == "discrete_resel"
 
 
 @dataclass
@@ -27,7 +41,7 @@ class Episode:
     """T transitions and T + 1 observations."""
 
     observation: Tensor  # [T + 1, OBSERVATION]
-    action: Tensor  # [T, ACTION]
+    action: Tensor  # [T, ACTION], or one-hot [T, N_ACTIONS]
     reward: Tensor  # [T]
     terminated: bool
 
@@ -37,11 +51,12 @@ class Episode:
     def previous(self, t: int) -> tuple[Tensor, Tensor, Tensor]:
         """Observation, action and reward before step t: zeros before the first."""
         if t == 0:
-            return torch.zeros(OBSERVATION), torch.zeros(ACTION), torch.zeros(1)
+            nothing = torch.zeros_like(self.action[0])
+            return torch.zeros(OBSERVATION), nothing, torch.zeros(1)
         return self.observation[t - 1], self.action[t - 1], self.reward[t - 1 : t]
 
 
-def make_episodes(lengths, seed=0, scale=1.0) -> list[Episode]:
+def make_episodes(lengths, seed=0, scale=1.0, *, discrete=False) -> list[Episode]:
     """Episodes of the given lengths; every second one ends in a terminal state.
 
     ``scale`` multiplies observations only, so a larger one leads to bootstraps beyond
@@ -52,10 +67,15 @@ def make_episodes(lengths, seed=0, scale=1.0) -> list[Episode]:
     def draw(*shape):
         return torch.randn(*shape, generator=generator)
 
+    def actions(length):
+        if not discrete:
+            return draw(length, ACTION).tanh()
+        return torch.eye(N_ACTIONS)[draw(length, N_ACTIONS).argmax(-1)]
+
     return [
         Episode(
             scale * draw(length + 1, OBSERVATION),
-            draw(length, ACTION).tanh(),
+            actions(length),
             0.1 * draw(length),
             terminated=index % 2 == 0,
         )
@@ -107,16 +127,22 @@ def locate(batch: TensorDict, episodes: list[Episode]) -> list[tuple[int, int]]:
     return found
 
 
-def make_modules(core="gru", seed=0, *, reward=False) -> dict:
+def make_modules(core="gru", seed=0, *, reward=False, algorithm="resel") -> dict:
     """Small networks of a loss, every parameter moved off its starting symmetry.
 
     With ``reward`` the previous reward is an input of both encoders.
     """
     torch.manual_seed(seed)
+    make_actor, make_critic = {
+        "resel": (TanhNormalActor, EnsembleCritic),
+        "discrete_resel": (CategoricalActor, DiscreteEnsembleCritic),
+        "td3_resel": (DeterministicActor, EnsembleCritic),
+    }[algorithm]
+    action = N_ACTIONS if is_discrete(algorithm) else ACTION
 
     def encoder(key):
         return ContextEncoder(
-            context_inputs(OBSERVATION, ACTION, reward=reward),
+            context_inputs(OBSERVATION, action, reward=reward),
             core,
             embedding_size=4,
             hidden_size=6,
@@ -127,9 +153,9 @@ def make_modules(core="gru", seed=0, *, reward=False) -> dict:
 
     sizes = {"embedding_size": 4, "hidden_sizes": (7, 7)}
     modules = {
-        "actor_network": TanhNormalActor(OBSERVATION, ACTION, CONTEXT, **sizes),
-        "qvalue_network": EnsembleCritic(
-            OBSERVATION, ACTION, CONTEXT, n_critics=CRITICS, **sizes
+        "actor_network": make_actor(OBSERVATION, action, CONTEXT, **sizes),
+        "qvalue_network": make_critic(
+            OBSERVATION, action, CONTEXT, n_critics=CRITICS, **sizes
         ),
         "actor_encoder": encoder("context_actor"),
         "critic_encoder": encoder("context_critic"),
@@ -140,5 +166,19 @@ def make_modules(core="gru", seed=0, *, reward=False) -> dict:
     return modules
 
 
-def make_loss(core="gru", seed=0, **options) -> RESeLLoss:
-    return RESeLLoss(**make_modules(core, seed), **options)
+def make_loss(core="gru", seed=0, *, algorithm="resel", **options):
+    """A loss on small networks."""
+    modules = make_modules(core, seed, algorithm=algorithm)
+    return LOSSES[algorithm](**modules, **options)
+
+
+def targets(loss, batch) -> Tensor:
+    """The target of every transition, ``[R, T]``."""
+    name = "_compute_target_v2" if isinstance(loss, RESeLLoss) else "_compute_target"
+    target, _ = getattr(loss, name)(loss._read(batch))
+    return target
+
+
+def total(terms) -> Tensor:
+    """The sum of all losses among the terms."""
+    return sum(value for key, value in terms.items() if key.startswith("loss_"))

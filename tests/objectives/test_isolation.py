@@ -17,18 +17,39 @@ from torchrl.objectives import SACLoss
 
 from tests.objectives.episodes import (
     ACTION,
+    ALGORITHMS,
     LENGTHS,
     OBSERVATION,
     ROW_LENGTH,
+    is_discrete,
     locate,
     make_episodes,
     make_loss,
     pack,
+    targets,
+    total,
 )
 
 CORES = ["gru", "lstm", "mamba", "memoryless", "one_step"]
 # Most tests build no target updater; TorchRL reminds of it.
 pytestmark = pytest.mark.filterwarnings("ignore:No target network updater")
+# Every core under the first loss; the others run the same encoders.
+of_every_loss = pytest.mark.parametrize(
+    ("algorithm", "core"),
+    [
+        *(("resel", core) for core in CORES),
+        *((name, core) for name in ALGORITHMS[1:] for core in ("gru", "mamba")),
+    ],
+)
+
+
+def without_bound(algorithm, core, **options):
+    """A loss in which the bounds of the bootstrap do not join all transitions."""
+    if algorithm == "resel":
+        options["alpha_init"] = 0.5
+    return make_loss(
+        core, algorithm=algorithm, reduction="none", target_bound=False, **options
+    )
 
 
 def resel_terms(loss):
@@ -36,15 +57,11 @@ def resel_terms(loss):
 
     def terms(batch):
         torch.manual_seed(0)
-        target, _ = loss._compute_target_v2(loss._read(batch))
+        target = targets(loss, batch)
         torch.manual_seed(0)
-        critic, policy = loss.critic_loss(batch), loss.policy_loss(batch)
-        return {
-            "target": target,
-            "loss_qvalue": critic["loss_qvalue"],
-            "loss_actor": policy["loss_actor"],
-            "loss_alpha": policy["loss_alpha"],
-        }
+        terms = loss.critic_loss(batch).update(loss.policy_loss(batch))
+        losses = {key: x for key, x in terms.items() if key.startswith("loss_")}
+        return {"target": target, **losses}
 
     return terms
 
@@ -92,13 +109,13 @@ def stock_terms():
     return terms
 
 
-def leak(terms):
+def leak(terms, *, discrete=False):
     """Largest change of another episode's terms when one episode is redrawn.
 
     Also asserts that the redrawn episode's own terms do change.
     """
-    episodes = make_episodes(LENGTHS, seed=1)
-    others = make_episodes(LENGTHS, seed=2)
+    episodes = make_episodes(LENGTHS, seed=1, discrete=discrete)
+    others = make_episodes(LENGTHS, seed=2, discrete=discrete)
     batch = pack(episodes, ROW_LENGTH)
     positions = locate(batch, episodes)
     before = terms(batch)
@@ -121,31 +138,32 @@ def leak(terms):
     return largest
 
 
-@pytest.mark.parametrize("core", CORES)
-def test_one_episode_changes_nothing_of_another(core):
-    loss = make_loss(core, reduction="none", target_bound=False, alpha_init=0.5)
-    assert leak(resel_terms(loss)) < 1e-12
+@of_every_loss
+def test_one_episode_changes_nothing_of_another(algorithm, core):
+    loss = without_bound(algorithm, core)
+    assert leak(resel_terms(loss), discrete=is_discrete(algorithm)) < 1e-12
 
 
 def test_stock_sac_loss_fails_the_leak_test():
     assert leak(stock_terms()) > 1e-4
 
 
-def test_an_encoder_that_ignores_start_flags_fails_the_leak_test():
-    loss = make_loss("gru", reduction="none", target_bound=False, alpha_init=0.5)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_an_encoder_that_ignores_start_flags_fails_the_leak_test(algorithm):
+    loss = without_bound(algorithm, "gru")
     for encoder in (loss.actor_encoder, loss.critic_encoder):
         unroll = encoder.core.forward
         encoder.core.forward = lambda x, is_init, state=None, unroll=unroll: unroll(
             x, torch.zeros_like(is_init), state
         )
-    assert leak(resel_terms(loss)) > 1e-4
+    assert leak(resel_terms(loss), discrete=is_discrete(algorithm)) > 1e-4
 
 
 @pytest.mark.parametrize("term", ["loss_qvalue", "loss_actor"])
-@pytest.mark.parametrize("core", CORES)
-def test_gradient_stays_inside_its_episode(core, term):
-    loss = make_loss(core, reduction="none", target_bound=False)
-    episodes = make_episodes(LENGTHS, seed=1)
+@of_every_loss
+def test_gradient_stays_inside_its_episode(algorithm, core, term):
+    loss = without_bound(algorithm, core)
+    episodes = make_episodes(LENGTHS, seed=1, discrete=is_discrete(algorithm))
     batch = pack(episodes, ROW_LENGTH)
     positions = locate(batch, episodes)
     inputs = [batch[key].requires_grad_() for key in loss._row_keys]
@@ -186,40 +204,44 @@ def losses_and_gradients(loss, batch):
     torch.manual_seed(0)
     loss.zero_grad()
     terms = loss(batch)
-    sum(terms[key] for key in ("loss_qvalue", "loss_actor", "loss_alpha")).backward()
+    total(terms).backward()
     gradients = {name: p.grad.clone() for name, p in loss.named_parameters()}
     bounds = {"low": loss.bootstrap_low.clone(), "high": loss.bootstrap_high.clone()}
     return {**terms.detach().to_dict(), **gradients, **bounds}
 
 
-@pytest.mark.parametrize("core", CORES)
-def test_nan_in_padding_changes_neither_loss_nor_gradient(core):
-    batch = pack(make_episodes(LENGTHS), ROW_LENGTH)
+@of_every_loss
+def test_nan_in_padding_changes_neither_loss_nor_gradient(algorithm, core):
+    discrete = is_discrete(algorithm)
+    batch = pack(make_episodes(LENGTHS, discrete=discrete), ROW_LENGTH)
     poisoned = poison(batch)
     for key in ("observation", "prev_action", "action", ("next", "reward")):
         assert poisoned[key].isnan().any()
-    clean = losses_and_gradients(make_loss(core), batch)
-    for name, value in losses_and_gradients(make_loss(core), poisoned).items():
+    losses = [make_loss(core, algorithm=algorithm) for _ in range(2)]
+    clean = losses_and_gradients(losses[0], batch)
+    for name, value in losses_and_gradients(losses[1], poisoned).items():
         assert value.isfinite().all(), name
         assert torch.equal(value, clean[name]), name
 
 
-def test_masking_by_multiplication_would_not_survive_nan(monkeypatch):
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_masking_by_multiplication_would_not_survive_nan(monkeypatch, algorithm):
     monkeypatch.setattr(
         "resel_torchrl.objectives.packed.fill_outside",
         lambda x, rows, value=0: x * rows.reshape(rows.shape[:2] + (1,) * (x.ndim - 2)),
     )
-    batch = poison(pack(make_episodes(LENGTHS), ROW_LENGTH))
-    assert any(
-        value.isnan().any()
-        for value in losses_and_gradients(make_loss(), batch).values()
-    )
+    episodes = make_episodes(LENGTHS, discrete=is_discrete(algorithm))
+    loss = make_loss(algorithm=algorithm)
+    out = losses_and_gradients(loss, poison(pack(episodes, ROW_LENGTH)))
+    assert any(value.isnan().any() for value in out.values())
 
 
-def test_a_batch_of_padding_alone_gives_zero_loss_and_leaves_the_bounds():
-    batch = pack(make_episodes(LENGTHS), ROW_LENGTH)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_batch_of_padding_alone_gives_zero_loss_and_leaves_the_bounds(algorithm):
+    episodes = make_episodes(LENGTHS, discrete=is_discrete(algorithm))
+    batch = pack(episodes, ROW_LENGTH)
     batch["valid"].zero_()
-    out = losses_and_gradients(make_loss(), poison(batch))
+    out = losses_and_gradients(make_loss(algorithm=algorithm), poison(batch))
     assert out.pop("low") == torch.inf and out.pop("high") == -torch.inf
-    assert out.pop("alpha") == 1
+    assert out.pop("alpha", 1.0) in (1.0, pytest.approx(0.2))
     assert all((value == 0).all() for value in out.values())

@@ -1,4 +1,4 @@
-"""What each term of RESeLLoss trains, reads and leaves alone."""
+"""What each term of a loss trains, reads and leaves alone."""
 
 import copy
 import pickle
@@ -7,14 +7,33 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from resel_torchrl.objectives import RESeLLoss
 from tests.objectives.episodes import (
+    ALGORITHMS,
+    LOSSES,
     make_loss,
     make_modules,
+    total,
 )
 
 # Most tests build no target updater; TorchRL reminds of it.
 pytestmark = pytest.mark.filterwarnings("ignore:No target network updater")
+of_every_loss = pytest.mark.parametrize("algorithm", ALGORITHMS)
+NETWORKS = ("actor_network", "actor_encoder", "qvalue_network", "critic_encoder")
+TARGETS = {
+    "resel": {"qvalue_network", "critic_encoder"},
+    "discrete_resel": {"qvalue_network", "critic_encoder"},
+    "td3_resel": set(NETWORKS),
+}
+
+
+def tuned(algorithm):
+    """Options of a loss whose temperature, if any, is tuned."""
+    return {"fixed_alpha": False} if algorithm == "discrete_resel" else {}
+
+
+def own_parameters(loss):
+    """The loss's own parameters, beside those of its networks."""
+    return [] if isinstance(loss, LOSSES["td3_resel"]) else [loss.log_alpha]
 
 
 def trained_by(loss, name, batch):
@@ -28,40 +47,51 @@ def trained_by(loss, name, batch):
     }
 
 
-def test_each_term_trains_its_own_side_only(batch):
-    loss = make_loss()
+@of_every_loss
+def test_each_term_trains_its_own_side_only(batch, algorithm):
+    loss = make_loss(algorithm=algorithm, **tuned(algorithm))
     critic, actor = (
         {"qvalue_network", "critic_encoder"},
         {"actor_network", "actor_encoder"},
     )
     assert trained_by(loss, "loss_qvalue", batch) == critic
     assert trained_by(loss, "loss_actor", batch) == actor
-    assert trained_by(loss, "loss_alpha", batch) == {"log_alpha"}
+    if algorithm != "td3_resel":
+        assert trained_by(loss, "loss_alpha", batch) == {"log_alpha"}
 
 
-def test_every_parameter_of_its_side_gets_a_gradient(batch):
-    loss = make_loss()
-    terms = loss(batch)
-    (terms["loss_qvalue"] + terms["loss_actor"] + terms["loss_alpha"]).backward()
+@of_every_loss
+def test_every_parameter_of_its_side_gets_a_gradient(batch, algorithm):
+    loss = make_loss(algorithm=algorithm, **tuned(algorithm))
+    total(loss(batch)).backward()
     assert all((p.grad != 0).any() for p in loss.parameters())
 
 
-def test_parameters_are_the_users_own_objects():
-    modules = make_modules()
-    loss = RESeLLoss(**modules)
+@of_every_loss
+def test_parameters_are_the_users_own_objects(algorithm):
+    modules = make_modules(algorithm=algorithm)
+    loss = LOSSES[algorithm](**modules, **tuned(algorithm))
     users = [p for module in modules.values() for p in module.parameters()]
+    users += own_parameters(loss)
     listed = [p for _, p in loss.named_parameters()]
-    assert {id(p) for p in listed} == {id(p) for p in [*users, loss.log_alpha]}
-    assert len(listed) == len(users) + 1
+    assert {id(p) for p in listed} == {id(p) for p in users}
+    assert len(listed) == len(users)
 
 
-def test_parameters_stay_the_users_own_after_a_cast_and_an_update(batch):
-    modules = make_modules()
-    loss = RESeLLoss(**modules).float()
+def test_a_fixed_temperature_is_no_parameter(batch):
+    loss = make_loss(algorithm="discrete_resel")
+    assert "log_alpha" not in dict(loss.named_parameters())
+    assert "log_alpha" in loss.state_dict()
+
+
+@of_every_loss
+def test_parameters_stay_the_users_own_after_a_cast_and_an_update(batch, algorithm):
+    modules = make_modules(algorithm=algorithm)
+    loss = LOSSES[algorithm](**modules).float()
     batch = batch.apply(lambda x: x.float() if x.is_floating_point() else x)
     loss(batch)["loss_qvalue"].backward()
     users = [p for module in modules.values() for p in module.parameters()]
-    assert {id(p) for p in users} < {id(p) for p in loss.parameters()}
+    assert {id(p) for p in users} <= {id(p) for p in loss.parameters()}
     assert all(p.dtype is torch.float32 for p in users)
 
 
@@ -69,18 +99,20 @@ def pickled(loss):
     return pickle.loads(pickle.dumps(loss))
 
 
+@of_every_loss
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, pickled])
-def test_a_copy_runs_on_the_parameters_it_lists(duplicate):
-    twin = duplicate(make_loss())
-    for name in ("actor_network", "actor_encoder", "qvalue_network", "critic_encoder"):
+def test_a_copy_runs_on_the_parameters_it_lists(duplicate, algorithm):
+    twin = duplicate(make_loss(algorithm=algorithm))
+    for name in NETWORKS:
         run = {id(p) for p in getattr(twin, name).parameters()}
         listed = getattr(twin, f"{name}_params").values(True, True)
-        assert run == {id(p) for p in listed}
+        assert run == {id(p) for p in listed if p.requires_grad}
 
 
-def test_calls_leave_modules_and_targets_registered_as_they_were(batch):
-    modules = make_modules()
-    loss = RESeLLoss(**modules)
+@of_every_loss
+def test_calls_leave_modules_and_targets_registered_as_they_were(batch, algorithm):
+    modules = make_modules(algorithm=algorithm)
+    loss = LOSSES[algorithm](**modules)
 
     def registered():
         users = [
@@ -88,7 +120,7 @@ def test_calls_leave_modules_and_targets_registered_as_they_were(batch):
         ]
         targets = [
             (key, id(p), p.requires_grad)
-            for name in ("qvalue_network", "critic_encoder")
+            for name in sorted(TARGETS[algorithm])
             for key, p in getattr(loss, f"target_{name}_params").items(True, True)
         ]
         return users, targets, [(key, id(p)) for key, p in loss.named_parameters()]
@@ -99,8 +131,9 @@ def test_calls_leave_modules_and_targets_registered_as_they_were(batch):
     assert not any(requires_grad for _, _, requires_grad in before[1])
 
 
-def test_three_encoder_passes_per_critic_term_and_two_per_policy_term(batch):
-    loss = make_loss()
+@of_every_loss
+def test_three_encoder_passes_per_critic_term_and_two_per_policy_term(batch, algorithm):
+    loss = make_loss(algorithm=algorithm)
     calls = []
     for name in ("actor_encoder", "critic_encoder"):
         getattr(loss, name).register_forward_hook(
@@ -131,9 +164,10 @@ class NoHostReads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@of_every_loss
 @pytest.mark.parametrize("core", ["gru", "mamba"])
-def test_no_value_is_read_on_the_host(core, batch):
-    loss = make_loss(core)
+def test_no_value_is_read_on_the_host(core, batch, algorithm):
+    loss = make_loss(core, algorithm=algorithm)
     with NoHostReads():
         for _ in range(2):
             terms = loss(batch)
@@ -142,8 +176,9 @@ def test_no_value_is_read_on_the_host(core, batch):
         terms["loss_qvalue"].item()
 
 
-def test_input_batch_is_not_changed(batch):
-    loss = make_loss()
+@of_every_loss
+def test_input_batch_is_not_changed(batch, algorithm):
+    loss = make_loss(algorithm=algorithm)
     before = batch.clone()
     for term in (loss.critic_loss, loss.policy_loss, loss):
         term(batch)
@@ -152,9 +187,10 @@ def test_input_batch_is_not_changed(batch):
 
 
 @pytest.mark.gpu
+@of_every_loss
 @pytest.mark.parametrize("core", ["gru", "mamba"])
-def test_runs_on_cuda_without_synchronising(core, batch):
-    loss = make_loss(core).cuda()
+def test_runs_on_cuda_without_synchronising(core, batch, algorithm):
+    loss = make_loss(core, algorithm=algorithm).cuda()
     batch = batch.cuda()
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -3,25 +3,30 @@
 import importlib
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from resel_torchrl.ops import (
-    causal_conv,
     causal_conv_naive,
-    gru_scan,
     gru_scan_naive,
     lstm_scan,
     lstm_scan_naive,
 )
-from resel_torchrl.ops.selective_scan import selective_scan_cpu, selective_scan_naive
+from resel_torchrl.ops.causal_conv import causal_conv_plain
+from resel_torchrl.ops.gru import gru_scan_plain
+from resel_torchrl.ops.selective_scan import (
+    selective_scan_chunked,
+    selective_scan_naive,
+)
 
 # The package's names for its functions hide the submodules of the same names.
-SCAN_MODULE = importlib.import_module("resel_torchrl.ops.selective_scan.cpu")
+SCAN_MODULE = importlib.import_module("resel_torchrl.ops.selective_scan.chunked")
 MODULES = [
-    importlib.import_module(f"resel_torchrl.ops.{name}") for name in ("gru", "lstm")
+    importlib.import_module(f"resel_torchrl.ops.{name}")
+    for name in ("gru.plain", "lstm", "causal_conv.plain")
 ] + [SCAN_MODULE]
 
 
@@ -93,10 +98,10 @@ def _recurrence(function, naive, gates, state_parts):
 
 TAPS, STATES = 4, 3
 CASES = {
-    "gru": _recurrence(gru_scan, gru_scan_naive, 3, 1),
+    "gru": _recurrence(gru_scan_plain, gru_scan_naive, 3, 1),
     "lstm": _recurrence(lstm_scan, lstm_scan_naive, 4, 2),
     "causal_conv": Case(
-        _conv(causal_conv),
+        _conv(causal_conv_plain),
         _conv(causal_conv_naive),
         {"x": lambda R, L, D: torch.randn(R, L, D)},
         {
@@ -106,7 +111,7 @@ CASES = {
         lambda R, D: torch.randn(R, D, TAPS - 1),
     ),
     "selective_scan": Case(
-        _scan(selective_scan_cpu),
+        _scan(selective_scan_chunked),
         _scan(selective_scan_naive),
         {
             "x": lambda R, L, D: torch.randn(R, L, D),
@@ -118,6 +123,20 @@ CASES = {
         lambda R, D: torch.randn(R, D, STATES),
     ),
 }
+
+PLAIN = list(CASES)
+"""The operations in plain PyTorch; the Numba kernels follow where Numba is there."""
+
+if find_spec("numba"):
+    from resel_torchrl.ops.causal_conv.cpu import causal_conv_cpu
+    from resel_torchrl.ops.gru.cpu import gru_scan_cpu
+    from resel_torchrl.ops.selective_scan.cpu import selective_scan_cpu
+
+    CASES["gru_cpu"] = replace(CASES["gru"], run=_gated(gru_scan_cpu, 3))
+    CASES["causal_conv_cpu"] = replace(CASES["causal_conv"], run=_conv(causal_conv_cpu))
+    CASES["selective_scan_cpu"] = replace(
+        CASES["selective_scan"], run=_scan(selective_scan_cpu)
+    )
 
 
 def flags(R: int, L: int, share: float = 0.2, seed: int = 0) -> Tensor:

@@ -8,6 +8,12 @@ import torch
 from torch import nn
 from torchrl.objectives import SACLoss
 
+from resel_torchrl.modules import (
+    CategoricalActor,
+    DeterministicActor,
+    DiscreteEnsembleCritic,
+    EnsembleCritic,
+)
 from resel_torchrl.optim import parameter_groups
 from tests.optim.parts import (
     RATES,
@@ -177,6 +183,29 @@ def test_a_users_module_with_both_sides_names_what_is_not_ours(how):
     assert len(named["context_encoder_critic"]["params"]) == len(
         list(agent.memory.trunk.parameters())
     )
+
+
+@pytest.mark.parametrize(
+    ("actor", "critic"),
+    [
+        (CategoricalActor, DiscreteEnsembleCritic),
+        (DeterministicActor, EnsembleCritic),
+    ],
+)
+def test_every_head_of_ours_is_known_in_a_users_module(actor, critic):
+    module = nn.ModuleDict(
+        {
+            "memory": make_encoder(),
+            "one": actor(4, 2, 3),
+            "two": critic(4, 2, 3, n_critics=2),
+        }
+    )
+    rates = {key: RATES[key] for key in ("lr_context_encoder", "lr_actor", "lr_critic")}
+    groups = parameter_groups(module, **rates, actor="memory")
+    assert_a_partition(groups, module)
+    groups = by_name(groups)
+    assert ids(module["one"].parameters()) < ids(groups["actor"]["params"])
+    assert ids(module["two"].parameters()) == ids(groups["critic"]["params"])
 
 
 def test_a_loss_within_a_users_module():

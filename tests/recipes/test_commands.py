@@ -87,8 +87,8 @@ def test_multirun_over_seeds_and_tasks(tmp_path, monkeypatch):
         (["train", "resume=no/such/run"], "expected a run directory"),
         (["plot"], "runs: missing"),
         (
-            ["train", "env.id=CartPole-P-v0"],
-            "expected a task with continuous actions, got CartPole-P-v0",
+            ["train", "agent.algorithm=td3_resel", "env.id=CartPole-P-v0"],
+            "expected one for discrete actions, which CartPole-P-v0 has, got td3_resel",
         ),
         (
             [

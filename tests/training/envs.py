@@ -79,7 +79,13 @@ class OrphanedWalk(Walk):
 
 
 class DiscreteWalk(Walk):
+    """Left or right, at full force; takes a number and nothing else."""
+
     action_space = Discrete(2)
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        return super().step([2 * action - 1])
 
 
 for kind in (Walk, FailingWalk, KilledWalk, OrphanedWalk, DiscreteWalk):

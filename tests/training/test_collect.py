@@ -10,18 +10,30 @@ from torchrl.envs import GymWrapper, InitTracker, TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from resel_torchrl.modules import make_policy
+from resel_torchrl.replay import pack_episodes
 from resel_torchrl.training import Collector, RecurrentPolicy, episode_seed, make_agent
 from tests.training import envs
 
 SIZES = {"embedding_size": 4, "hidden_size": 6, "context_size": 5, "head_sizes": [8]}
 
 
-def make_collector(seed=0, random_steps=0, env=None, horizon=envs.HORIZON):
+# Walk-v0 has one action in [-1, 1], DiscreteWalk-v0 two discrete ones.
+WALKS = {
+    "resel": ("Walk-v0", 1),
+    "discrete_resel": ("DiscreteWalk-v0", 2),
+    "td3_resel": ("Walk-v0", 1),
+}
+
+
+def make_collector(
+    seed=0, random_steps=0, env=None, horizon=envs.HORIZON, algorithm="resel"
+):
     torch.manual_seed(seed)
-    agent = make_agent(2, 1, core="gru", n_critics=2, **SIZES)
-    policy = RecurrentPolicy(agent.actor_encoder, agent.actor, 2, 1)
-    buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(1000))
-    env = env or gymnasium.make("Walk-v0")
+    name, size = WALKS[algorithm]
+    agent = make_agent(2, size, algorithm=algorithm, core="gru", n_critics=2, **SIZES)
+    policy = RecurrentPolicy(agent.actor_encoder, agent.actor, 2, size)
+    buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(3000))
+    env = env or gymnasium.make(name)
     return Collector(
         env, policy, buffer, horizon=horizon, seed=seed, random_steps=random_steps
     )
@@ -31,19 +43,29 @@ def stored(collector) -> TensorDict:
     return collector.replay_buffer.storage.get(slice(0, len(collector.replay_buffer)))
 
 
-@pytest.mark.parametrize("core", ["gru", "lstm", "mamba", "memoryless", "one_step"])
+@pytest.mark.parametrize(
+    ("algorithm", "core"),
+    [
+        *(("resel", c) for c in ("gru", "lstm", "mamba", "memoryless", "one_step")),
+        ("discrete_resel", "gru"),
+        ("td3_resel", "gru"),
+    ],
+)
 @pytest.mark.parametrize("reward_input", [False, True])
 @pytest.mark.parametrize(
     "kind", [ExplorationType.DETERMINISTIC, ExplorationType.RANDOM]
 )
-def test_lean_path_equals_the_tensordict_path(core, reward_input, kind):
+def test_lean_path_equals_the_tensordict_path(algorithm, core, reward_input, kind):
     torch.manual_seed(3)
-    agent = make_agent(2, 1, core=core, reward_input=reward_input, **SIZES)
+    name, size = WALKS[algorithm]
+    options = {"algorithm": algorithm, "core": core, "reward_input": reward_input}
+    agent = make_agent(2, size, **options, **SIZES)
     deterministic = kind == ExplorationType.DETERMINISTIC
+    networks = agent.actor_encoder, agent.actor
     policy = RecurrentPolicy(
-        agent.actor_encoder, agent.actor, 2, 1, deterministic=deterministic
+        *networks, 2, size, deterministic=deterministic, mode="eager"
     )
-    env = TransformedEnv(GymWrapper(gymnasium.make("Walk-v0")), InitTracker())
+    env = TransformedEnv(GymWrapper(gymnasium.make(name)), InitTracker())
     env.append_transform(agent.actor_encoder.make_tensordict_primer())
     env.set_seed(5)
     with set_exploration_type(kind), torch.no_grad():
@@ -54,7 +76,8 @@ def test_lean_path_equals_the_tensordict_path(core, reward_input, kind):
     torch.manual_seed(7)
     reward = None
     for row in rollout:
-        action = policy(row["observation"].numpy(), reward, first=row["is_init"].item())
+        observation = row["observation"].numpy()
+        action = policy.act(observation, reward, first=row["is_init"].item())
         assert np.array_equal(action, row["action"].numpy())
         reward = row["next", "reward"].item()
     assert rollout["is_init"].sum() > 2
@@ -98,6 +121,47 @@ def test_random_actions_are_uniform_and_need_no_global_generator():
     assert actions.abs().max() <= 1
     assert abs(actions.mean()) < 0.06
     assert abs(actions.var() - 1 / 3) < 0.03
+
+
+def test_discrete_actions_are_stored_one_hot_and_random_ones_are_uniform():
+    collector = make_collector(random_steps=2000, algorithm="discrete_resel")
+    while collector.in_random_phase:
+        collector.step()
+    for _ in range(100):
+        collector.step()
+    data = collector.replay_buffer[:]
+    actions = data["action"]
+    assert actions.dtype == torch.float32
+    assert set(actions.sum(-1).tolist()) == set(actions.amax(-1).tolist()) == {1.0}
+    assert abs(actions[:2000, 0].mean() - 0.5) < 0.04
+    packed = pack_episodes(data[:24], 13)
+    rows = packed["valid"].squeeze(-1)[0].nonzero().flatten()
+    assert torch.equal(
+        packed["prev_action"][0, rows[1:]][~packed["is_init"][0, rows[1:], 0]],
+        packed["action"][0, rows[1:] - 1][~packed["is_init"][0, rows[1:], 0]],
+    )
+
+
+def test_the_environment_gets_a_number_and_the_encoder_the_one_hot_action():
+    policy = make_collector(algorithm="discrete_resel").policy
+    observation = np.ones(2, np.float32)
+    torch.manual_seed(0)
+    drawn = [policy(observation) for _ in range(40)]
+    assert {type(action) for action in drawn} == {int} and set(drawn) == {0, 1}
+    previous = policy.state_dict()["prev_action"]
+    assert previous[0].tolist() == [float(drawn[-1] == i) for i in range(2)]
+
+
+def test_exploration_noise_is_in_collected_actions_and_not_in_evaluated_ones():
+    policy = make_collector(algorithm="td3_resel").policy
+    observation = np.ones(2, np.float32)
+    torch.manual_seed(0)
+    mode = policy(observation, first=True, deterministic=True)
+    assert policy(observation, first=True, deterministic=True) == mode
+    noise = [policy(observation, first=True) - mode for _ in range(400)]
+    assert np.std(noise) == pytest.approx(policy.actor.exploration_noise, rel=0.15)
+    policy.actor.exploration_noise = 100.0
+    assert {abs(policy(observation, first=True).item()) for _ in range(9)} == {1.0}
 
 
 def test_episodes_start_from_the_seed_of_run_environment_and_number():

@@ -89,6 +89,19 @@ def test_every_core_resumes(tmp_path, core):
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
+@pytest.mark.parametrize("algorithm", ["discrete_resel", "td3_resel"])
+def test_every_algorithm_resumes(tmp_path, algorithm):
+    name = "DiscreteWalk" if algorithm == "discrete_resel" else "Walk"
+    options = [f"env.id=tests.training.envs:{name}-v0", "train.updates_per_step=1.5"]
+    options += [f"agent.algorithm={algorithm}", "agent.reward_input=true"]
+    start(tmp_path / "whole", *options, "steps=70").run()
+    # In the random phase and after it.
+    for step in (17, 50):
+        start(tmp_path / f"{step}", *options, f"steps={step}").run()
+        resume(tmp_path / f"{step}", "steps=70").run()
+        assert_same_run(tmp_path / f"{step}", tmp_path / "whole")
+
+
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, uninterrupted):
     stopped = command(tmp_path / "run", KILLED, kill_at=101, kill_signal="INT")
     assert stopped.returncode == 130, stopped.stderr

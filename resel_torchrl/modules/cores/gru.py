@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from resel_torchrl.modules.cores.base import SequenceCore, xavier_zero_bias_
 from resel_torchrl.ops import gru_scan
 from resel_torchrl.ops._resets import masked_state
+from resel_torchrl.ops.gru import check_backend
 
 
 class GRUCore(SequenceCore):
@@ -18,9 +19,12 @@ class GRUCore(SequenceCore):
 
     Args:
         size: width of input, output and hidden state.
+        backend: implementation of the recurrence, as in
+            :func:`~resel_torchrl.ops.gru_scan`.
 
     Raises:
-        ValueError: if ``size`` is not a positive integer.
+        ValueError: if ``size`` is not a positive integer or the backend is unknown.
+        ModuleNotFoundError: if the backend needs a package that is not installed.
 
     Examples:
         >>> core = GRUCore(8)
@@ -31,8 +35,9 @@ class GRUCore(SequenceCore):
         (torch.Size([2, 5, 8]), True)
     """
 
-    def __init__(self, size: int):
+    def __init__(self, size: int, backend: str = "auto"):
         super().__init__(size, state_size=size)
+        self.backend = check_backend(backend)
         self.weight_ih_l0 = nn.Parameter(torch.empty(3 * size, size))
         self.weight_hh_l0 = nn.Parameter(torch.empty(3 * size, size))
         self.bias_ih_l0 = nn.Parameter(torch.empty(3 * size))
@@ -44,12 +49,17 @@ class GRUCore(SequenceCore):
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`SequenceCore.forward`."""
         state = self.check_sequence(x, is_init, state)
-        # Time-major gates save the scan a copy of three times the width.
+        # Time-major gates save a scan step by step a copy of three times the width.
         gates = nn.functional.linear(
             x.transpose(0, 1), self.weight_ih_l0, self.bias_ih_l0
         )
         return gru_scan(
-            gates.transpose(0, 1), is_init, self.weight_hh_l0, self.bias_hh_l0, state
+            gates.transpose(0, 1),
+            is_init,
+            self.weight_hh_l0,
+            self.bias_hh_l0,
+            state,
+            backend=self.backend,
         )
 
     def step(self, x: Tensor, is_init: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

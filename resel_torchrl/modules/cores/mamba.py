@@ -13,6 +13,7 @@ from resel_torchrl.ops import (
     selective_scan,
     selective_scan_step,
 )
+from resel_torchrl.ops.causal_conv import BACKENDS as CONV_BACKENDS
 from resel_torchrl.ops.selective_scan import check_backend
 
 _DT_MIN, _DT_MAX = 1e-3, 1e-1
@@ -33,7 +34,8 @@ class MambaMixer(nn.Module):
         expand: channels per input, ``D = expand · size``.
         dt_rank: rank of the step sizes' projection; ``"auto"`` for ``⌈size / 16⌉``.
         backend: implementation of the scan, as in
-            :func:`~resel_torchrl.ops.selective_scan.selective_scan`.
+            :func:`~resel_torchrl.ops.selective_scan.selective_scan`, and of the
+            convolution where it has one of that name.
 
     Attributes:
         state_size: ``D · (K - 1 + N)``: the convolution's past inputs ``[D, K - 1]``,
@@ -41,6 +43,7 @@ class MambaMixer(nn.Module):
 
     Raises:
         ValueError: if a size is not a positive integer or the backend is unknown.
+        ModuleNotFoundError: if the backend needs a package that is not installed.
 
     Examples:
         >>> mixer = MambaMixer(16, d_state=4)
@@ -67,6 +70,7 @@ class MambaMixer(nn.Module):
             dt_rank = math.ceil(size / 16)
         self.dt_rank = check_positive(dt_rank, "dt_rank")
         self.backend = check_backend(backend)
+        self.conv_backend = backend if backend in CONV_BACKENDS else "auto"
         self.state_size = self.d_inner * (d_conv - 1 + d_state)
 
         self.in_proj = nn.Linear(size, 2 * self.d_inner, bias=False)
@@ -106,7 +110,9 @@ class MambaMixer(nn.Module):
         u, z = self.in_proj(x).chunk(2, -1)
         conv_state, ssm_state = self._split_state(state)
         weight, bias = self.conv1d.weight.squeeze(1), self.conv1d.bias
-        u, conv_state = causal_conv(u, weight, bias, is_init, conv_state)
+        u, conv_state = causal_conv(
+            u, weight, bias, is_init, conv_state, backend=self.conv_backend
+        )
         u = nn.functional.silu(u)
         dt, A, B, C = self._ssm_inputs(u)
         y, ssm_state = selective_scan(
@@ -169,10 +175,12 @@ class MambaCore(SequenceCore):
         feedforward_size: inner width of the feed-forward; None for ``size``.
         norm_eps: added to both norms' variance.
         backend: implementation of the scan, as in
-            :func:`~resel_torchrl.ops.selective_scan.selective_scan`.
+            :func:`~resel_torchrl.ops.selective_scan.selective_scan`, and of the
+            convolution where it has one of that name.
 
     Raises:
         ValueError: if a size is not a positive integer or the backend is unknown.
+        ModuleNotFoundError: if the backend needs a package that is not installed.
 
     Examples:
         >>> core = MambaCore(16, d_state=4)

@@ -3,8 +3,12 @@
 import torch
 from torch import Tensor
 
-from resel_torchrl._nearest import did_you_mean
-from resel_torchrl.ops.selective_scan.cpu import chunk_length, selective_scan_cpu
+from resel_torchrl.ops import _backends
+from resel_torchrl.ops._backends import Backend
+from resel_torchrl.ops.selective_scan.chunked import (
+    chunk_length,
+    selective_scan_chunked,
+)
 from resel_torchrl.ops.selective_scan.naive import (
     recurrence_step,
     selective_scan_naive,
@@ -16,32 +20,31 @@ __all__ = [
     "chunk_length",
     "recurrence_step",
     "selective_scan",
-    "selective_scan_cpu",
+    "selective_scan_chunked",
     "selective_scan_naive",
     "selective_scan_step",
 ]
 
-BACKENDS = {"naive": selective_scan_naive, "cpu": selective_scan_cpu}
+BACKENDS = {
+    "naive": Backend(f"{__name__}.naive", "selective_scan_naive"),
+    "torch": Backend(f"{__name__}.chunked", "selective_scan_chunked"),
+    "cpu": Backend(f"{__name__}.cpu", "selective_scan_cpu", "numba", "cpu", "cpu"),
+}
 """Implementations of the recurrence, by name. ``"auto"`` picks one of them."""
 
 
 def check_backend(backend: str) -> str:
-    """Returns ``backend`` if there is such a one.
+    """Returns ``backend`` if it can be used here.
 
     Raises:
-        ValueError: if there is not; the message lists those that are.
+        ValueError: if there is no such one; the message lists those that are.
+        ModuleNotFoundError: if it needs a package that is not installed.
 
     Examples:
-        >>> check_backend("cpu")
-        'cpu'
+        >>> check_backend("torch")
+        'torch'
     """
-    names = ["auto", *BACKENDS]
-    if backend not in names:
-        raise ValueError(
-            f"Unknown selective_scan backend {backend!r}: expected one of {names}."
-            + did_you_mean(backend, names)
-        )
-    return backend
+    return _backends.check_backend(backend, BACKENDS, "selective_scan")
 
 
 def selective_scan(
@@ -77,15 +80,17 @@ def selective_scan(
         state: state before the first step, ``[R, D, N]``. It is ignored, with no
             gradient, in rows whose first flag is true.
         z: gate before its SiLU, ``[R, L, D]``, or None.
-        backend: ``"naive"`` (the specification), ``"cpu"`` (chunked PyTorch; see
-            :func:`~resel_torchrl.ops.selective_scan.cpu.selective_scan_cpu` for its
-            memory) or ``"auto"``, which is ``"cpu"`` on every device.
+        backend: ``"naive"`` (the specification), ``"torch"`` (in chunks of time, on any
+            device; see :func:`selective_scan_chunked` for its memory), ``"cpu"`` (a
+            Numba kernel, with the extra ``cpu``) or ``"auto"``: in float32 the kernel
+            for the device if it is installed, else ``"torch"``.
 
     Returns:
         The outputs ``[R, L, D]`` and the state after the last step ``[R, D, N]``.
 
     Raises:
-        ValueError: if the backend is unknown.
+        ValueError: if the backend is unknown, or does not run on the inputs' device.
+        ModuleNotFoundError: if it needs a package that is not installed.
 
     Examples:
         >>> x = torch.ones(1, 3, 1)
@@ -97,8 +102,7 @@ def selective_scan(
         >>> y.flatten()
         tensor([1.0000, 1.3679, 1.0000])
     """
-    backend = check_backend(backend)
-    scan = BACKENDS["cpu" if backend == "auto" else backend]
+    scan = _backends.pick(check_backend(backend), BACKENDS, x)
     y, state = scan(x, dt, A, B, C, is_init, state)
     return _skip_and_gate(y, x, D, z), state
 

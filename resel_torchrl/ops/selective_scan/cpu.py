@@ -1,36 +1,20 @@
-"""The selective scan in chunks of time, in plain PyTorch."""
+"""The selective scan as Numba kernels: fused over time, for a CPU."""
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from resel_torchrl.ops._resets import any_requires_grad, masked_state, reset_steps
+from resel_torchrl.ops._numba import exp2, kernel, run_items, views
+from resel_torchrl.ops._resets import any_requires_grad
 
-# Numbers in one chunk's [K, R, N, D] buffer: few enough to stay in a core's cache, many
-# enough that a chunk's vectorised operations cost more than calling them.
-_CHUNK_NUMBERS = 2**19
-_SHORTEST_CHUNK, _LONGEST_CHUNK = 8, 64
-
-
-def chunk_length(rows: int, channels: int, states: int) -> int:
-    """Time steps that :func:`selective_scan_cpu` handles at once.
-
-    Args:
-        rows: ``R``.
-        channels: ``D``.
-        states: ``N``.
-
-    Returns:
-        ``K``, between 8 and 64.
-
-    Examples:
-        >>> chunk_length(2, 512, 64), chunk_length(4, 128, 16)
-        (8, 64)
-    """
-    fitting = _CHUNK_NUMBERS // (rows * channels * states)
-    return min(max(fitting, _SHORTEST_CHUNK), _LONGEST_CHUNK)
+# Channels that one item carries through time: their [N, W] states stay in a core's
+# first cache, and W numbers are two registers of AVX-512 or four of AVX2.
+_W = 32
+# Steps between two states that the forward pass keeps. The backward pass recomputes
+# that many at a time: [K, N, W] decays and states, which fit into a second cache.
+_K = 16
 
 
 def selective_scan_cpu(
@@ -42,170 +26,243 @@ def selective_scan_cpu(
     is_init: Tensor,
     state: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The recurrence in chunks of ``K`` steps, with a backward pass that recomputes.
+    """The recurrence in one pass over time, with a backward pass that recomputes.
 
-    Decays and inputs of a chunk are computed at once, the recurrence itself in place.
-    The forward pass keeps its inputs and the state at each chunk's start; the backward
-    pass recomputes one chunk at a time. Besides inputs and outputs that is, in numbers,
-
-        kept:       ceil(L / K) · R · D · N
-        workspace:  2 K · R · D · N forward, 4 K · R · D · N backward
-
-    with ``K`` from :func:`chunk_length`; the naive scan keeps ``3 L · R · D · N``.
-    At R = 2, L = 1010, D = 512, N = 64 in float32: 32 MiB kept, 8 MiB of workspace,
-    against 760 MiB. Without gradients nothing is kept. The backward pass cannot be
-    differentiated again. Works on any device, made for a CPU.
+    Needs Numba (``pip install resel_torchrl[cpu]``), no compiler. An item of work is
+    one row and 32 channels; results do not depend on the number of threads, which is
+    PyTorch's. Every eighth state is kept for the backward pass, ``L / 8 · R · D · N``
+    numbers, and nothing without gradients. The backward pass cannot be differentiated
+    again. Made for float32; float64 works and is slow.
 
     Arguments and returns are those of
     :func:`~resel_torchrl.ops.selective_scan.selective_scan`, less skip and gate.
 
     Examples:
+        >>> from resel_torchrl.ops.selective_scan.cpu import selective_scan_cpu
         >>> x, state = torch.ones(1, 2, 1), torch.zeros(1, 1, 1)
         >>> start = torch.tensor([[True, True]])
         >>> selective_scan_cpu(x, x, -x[0, :1], x, x, start, state)[0].flatten()
         tensor([1., 1.])
     """
-    if any_requires_grad(x, dt, A, B, C, state):
-        return _SelectiveScan.apply(x, dt, A, B, C, is_init, state)
-    y, state, _ = _forward(x, dt, A, B, C, is_init, reset_steps(is_init), state, False)
-    return y, state
+    keep = any_requires_grad(x, dt, A, B, C, state)
+    y, last, _ = _scan(x, dt, A, B, C, is_init, state, keep)
+    return y, last
 
 
-class _Chunks:
-    """Time-major inputs and the buffers that each chunk is computed in.
-
-    States are laid out [R, N, D] here: there are more channels than states, and a
-    longer innermost dimension makes for fewer, longer vector loops.
-    """
-
-    def __init__(self, x, dt, A, B, C, is_init, resets):
-        self.x, self.dt, self.B, self.C = (
-            tensor.transpose(0, 1).contiguous() for tensor in (x, dt, B, C)
-        )
-        self.u = self.dt * self.x  # [L, R, D]
-        self.start, self.resets = is_init.t(), resets
-        # exp2 is several times faster than exp on a CPU.
-        self.A_log2 = (A * math.log2(math.e)).t().contiguous()  # [N, D]
-        self.L, self.R, self.D = self.x.shape
-        self.N = A.shape[1]
-        self.K = min(chunk_length(self.R, self.D, self.N), self.L)
-        self.decay, self.h = self.buffer(), self.buffer()
-
-    def buffer(self):
-        shape = (self.K, self.R, self.N, self.D)
-        return torch.empty(shape, dtype=self.x.dtype, device=self.x.device)
-
-    def spans(self):
-        return [(s, min(s + self.K, self.L)) for s in range(0, self.L, self.K)]
-
-    def states(self, begin, end, state):
-        """Decays and states [k, R, N, D] of steps begin to end, in the buffers."""
-        decay, h = self.decay[: end - begin], self.h[: end - begin]
-        torch.mul(self.dt[begin:end].unsqueeze(-2), self.A_log2, out=decay).exp2_()
-        u, B = self.u[begin:end].unsqueeze(-2), self.B[begin:end].unsqueeze(-1)
-        torch.mul(u, B, out=h)
-        for t, decay_t, h_t in zip(
-            range(begin, end), decay.unbind(0), h.unbind(0), strict=True
-        ):
-            if self.resets[t]:
-                state = masked_state(self.start[t], state)
-            state = h_t.addcmul_(decay_t, state)
-        return decay, h
-
-    def over_states(self, vectors, matrices):
-        """Σ_n vectors[k, r, n] · matrices[k, r, n, d]: [k, R, D]."""
-        product = torch.bmm(
-            vectors.reshape(-1, 1, self.N), matrices.view(-1, self.N, self.D)
-        )
-        return product.view(-1, self.R, self.D)
-
-    def over_channels(self, vectors, matrices):
-        """Σ_d vectors[k, r, d] · matrices[k, r, n, d]: [k, R, N]."""
-        product = torch.bmm(
-            vectors.reshape(-1, 1, self.D), matrices.view(-1, self.N, self.D).mT
-        )
-        return product.view(-1, self.R, self.N)
+@torch.library.custom_op("resel_torchrl::selective_scan_cpu", mutates_args=())
+def _scan(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    is_init: Tensor,
+    state: Tensor,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs, last state, and the kept states ``[⌈L / K⌉, items, N, W]``."""
+    y, last, kept = _scan_shapes(x, dt, A, B, C, is_init, state, keep)
+    run_items(
+        x.shape[0] * _tiles(x),
+        _forward,
+        *views(x, dt, A * math.log2(math.e), B, C, is_init, state),
+        *views(y, last, kept),
+        keep,
+    )
+    return y, last, kept
 
 
-def _forward(x, dt, A, B, C, is_init, resets, state, keep):
-    chunks = _Chunks(x, dt, A, B, C, is_init, resets)
-    y = torch.empty_like(chunks.x)
-    state = state.mT.contiguous()  # [R, N, D]
-    boundaries = []
-    for begin, end in chunks.spans():
-        if keep:
-            boundaries.append(state)
-        _, h = chunks.states(begin, end, state)
-        y[begin:end] = chunks.over_states(chunks.C[begin:end], h)
-        state = h[-1].clone()
-    return y.transpose(0, 1), state.mT.contiguous(), boundaries
+@_scan.register_fake
+def _scan_shapes(x, dt, A, B, C, is_init, state, keep):
+    R, L, D = x.shape
+    kept = (-(-L // _K), R * _tiles(x), A.shape[1], _W) if keep else (0, 0, 0, 0)
+    return x.new_empty(R, L, D), x.new_empty(R, D, A.shape[1]), x.new_empty(kept)
 
 
-class _SelectiveScan(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, dt, A, B, C, is_init, state):
-        ctx.resets = reset_steps(is_init)
-        y, last, boundaries = _forward(x, dt, A, B, C, is_init, ctx.resets, state, True)
-        ctx.save_for_backward(x, dt, A, B, C, is_init, *boundaries)
-        return y, last
+@torch.library.custom_op("resel_torchrl::selective_scan_cpu_backward", mutates_args=())
+def _scan_backward(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    is_init: Tensor,
+    kept: Tensor,
+    grad_y: Tensor,
+    grad_last: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, dt, A, B, C and the first state."""
+    (R, L, D), N = x.shape, A.shape[1]
+    grad_x, grad_dt = x.new_empty(R, L, D), x.new_empty(R, L, D)
+    grad_A, grad_state = x.new_empty(R, D, N), x.new_empty(R, D, N)
+    # Each tile of channels has its own share, added up below in a fixed order.
+    grad_B, grad_C = x.new_empty(2, _tiles(x), R, L, N).unbind(0)
+    run_items(
+        R * _tiles(x),
+        _backward,
+        *views(x, dt, A, A * math.log2(math.e), B, C, is_init, kept),
+        *views(grad_y, grad_last),
+        *views(grad_x, grad_dt, grad_A, grad_B, grad_C, grad_state),
+    )
+    return grad_x, grad_dt, grad_A.sum(0), grad_B.sum(0), grad_C.sum(0), grad_state
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_y, grad_state):
-        x, dt, A, B, C, is_init, *boundaries = ctx.saved_tensors
-        chunks = _Chunks(x, dt, A, B, C, is_init, ctx.resets)
-        grad_y = grad_y.transpose(0, 1).contiguous()  # [L, R, D]
-        grad_u, grad_dt = torch.empty_like(chunks.u), torch.empty_like(chunks.dt)
-        grad_B, grad_C = torch.empty_like(chunks.B), torch.empty_like(chunks.C)
-        A = A.t().contiguous()  # [N, D]
-        grad_A = torch.zeros_like(A)
-        grad_state = grad_state.mT
-        grad_h_buffer, grad_decay_buffer = chunks.buffer(), chunks.buffer()
-        for (begin, end), boundary in zip(
-            reversed(chunks.spans()), reversed(boundaries), strict=True
-        ):
-            decay, h = chunks.states(begin, end, boundary)
-            grad_C[begin:end] = chunks.over_channels(grad_y[begin:end], h)
 
-            # grad_h[t] = dy_t ⊗ C_t + decay[t + 1] · grad_h[t + 1]
-            grad_h = grad_h_buffer[: end - begin]
-            dy, C = grad_y[begin:end].unsqueeze(-2), chunks.C[begin:end].unsqueeze(-1)
-            torch.mul(dy, C, out=grad_h)
-            grad_h[-1] += grad_state
-            steps, decays = grad_h.unbind(0), decay.unbind(0)
-            for k in range(end - begin - 1, 0, -1):
-                if ctx.resets[begin + k]:
-                    start = chunks.start[begin + k]
-                    steps[k - 1].add_(masked_state(start, decays[k] * steps[k]))
-                else:
-                    steps[k - 1].addcmul_(decays[k], steps[k])
-            grad_state = decays[0] * steps[0]
-            if ctx.resets[begin]:
-                grad_state = masked_state(chunks.start[begin], grad_state)
+@_scan_backward.register_fake
+def _gradient_shapes(x, dt, A, B, C, is_init, kept, grad_y, grad_last):
+    like = (x, dt, A, B, C, grad_last)
+    return tuple(x.new_empty(tensor.shape) for tensor in like)
 
-            # Through decay = exp(dt A): times dt, A's gradient; times A, that of dt.
-            grad_exponent = grad_decay_buffer[: end - begin]
-            torch.mul(grad_h[0], boundary, out=grad_exponent[0])
-            torch.mul(grad_h[1:], h[:-1], out=grad_exponent[1:])
-            grad_exponent.mul_(decay)
-            for k, reset in enumerate(ctx.resets[begin:end]):
-                if reset:
-                    start = chunks.start[begin + k]
-                    grad_exponent[k] = masked_state(start, grad_exponent[k])
-            step_sizes = chunks.dt[begin:end].unsqueeze(-2)
-            grad_A += torch.mul(grad_exponent, step_sizes, out=decay).sum((0, 1))
-            torch.sum(grad_exponent.mul_(A), -2, out=grad_dt[begin:end])
 
-            grad_u[begin:end] = chunks.over_states(chunks.B[begin:end], grad_h)
-            grad_B[begin:end] = chunks.over_channels(chunks.u[begin:end], grad_h)
-        grad_dt.addcmul_(grad_u, chunks.x)
-        grad_x = grad_u.mul_(chunks.dt)
-        return (
-            grad_x.transpose(0, 1),
-            grad_dt.transpose(0, 1),
-            grad_A.t(),
-            grad_B.transpose(0, 1),
-            grad_C.transpose(0, 1),
-            None,
-            grad_state.mT,
-        )
+def _save(ctx, inputs, output):
+    *tensors, _state, _keep = inputs
+    ctx.save_for_backward(*tensors, output[2])
+
+
+def _apply_backward(ctx, grad_y, grad_last, _grad_kept):
+    x, dt, A, B, C, is_init, kept = ctx.saved_tensors
+    *gradients, grad_state = _scan_backward(
+        x, dt, A, B, C, is_init, kept, grad_y, grad_last
+    )
+    return *gradients, None, grad_state, None
+
+
+_scan.register_autograd(_apply_backward, setup_context=_save)
+
+
+def _tiles(x: Tensor) -> int:
+    return -(-x.shape[2] // _W)
+
+
+@kernel
+def _forward(first, last, x, dt, A, B, C, is_init, state, y, last_state, kept, keep):
+    """Items ``first`` to ``last - 1``; ``A`` times log2(e)."""
+    _, L, D = x.shape
+    N = A.shape[1]
+    tiles = (D + _W - 1) // _W
+    a, h = np.zeros((N, _W), x.dtype), np.zeros((N, _W), x.dtype)
+    step, u, out = (
+        np.zeros(_W, x.dtype),
+        np.zeros(_W, x.dtype),
+        np.zeros(_W, x.dtype),
+    )
+    for item in range(first, last):
+        r, channel = item // tiles, item % tiles * _W
+        width = min(_W, D - channel)
+        for n in range(N):
+            for j in range(width):
+                a[n, j] = A[channel + j, n]
+                h[n, j] = state[r, channel + j, n]
+        for t in range(L):
+            if is_init[r, t]:
+                h[:] = 0
+            if keep and t % _K == 0:
+                kept[t // _K, item] = h
+            for j in range(width):
+                step[j] = dt[r, t, channel + j]
+                u[j] = step[j] * x[r, t, channel + j]
+            out[:] = 0
+            for n in range(N):
+                b, c = B[r, t, n], C[r, t, n]
+                for j in range(_W):
+                    new = exp2(step[j] * a[n, j]) * h[n, j] + u[j] * b
+                    h[n, j] = new
+                    out[j] += c * new
+            for j in range(width):
+                y[r, t, channel + j] = out[j]
+        for n in range(N):
+            for j in range(width):
+                last_state[r, channel + j, n] = h[n, j]
+
+
+@kernel
+def _backward(
+    first,
+    last,
+    x,
+    dt,
+    A,
+    A_log2,
+    B,
+    C,
+    is_init,
+    kept,
+    grad_y,
+    grad_last,
+    grad_x,
+    grad_dt,
+    grad_A,
+    grad_B,
+    grad_C,
+    grad_state,
+):
+    """Items ``first`` to ``last - 1``, from the last step to the first."""
+    _, L, D = x.shape
+    N = A.shape[1]
+    tiles = (D + _W - 1) // _W
+    zero = x.dtype.type(0)
+    # h[k] is the state before step k of a block, h[_K + 1] the zero after a reset.
+    h, decay = np.zeros((_K + 2, N, _W), x.dtype), np.zeros((_K, N, _W), x.dtype)
+    step, u = np.zeros((_K, _W), x.dtype), np.zeros((_K, _W), x.dtype)
+    a, a_log2 = np.zeros((N, _W), x.dtype), np.zeros((N, _W), x.dtype)
+    grad_h, grad_a = np.zeros((N, _W), x.dtype), np.zeros((N, _W), x.dtype)
+    dy, grad_u = np.zeros(_W, x.dtype), np.zeros(_W, x.dtype)
+    grad_step = np.zeros(_W, x.dtype)
+    for item in range(first, last):
+        r, tile = item // tiles, item % tiles
+        channel = tile * _W
+        width = min(_W, D - channel)
+        a[:], a_log2[:], grad_h[:], grad_a[:] = 0, 0, 0, 0
+        step[:], u[:], dy[:] = 0, 0, 0
+        for n in range(N):
+            for j in range(width):
+                a[n, j] = A[channel + j, n]
+                a_log2[n, j] = A_log2[channel + j, n]
+                grad_h[n, j] = grad_last[r, channel + j, n]
+        for block in range((L - 1) // _K, -1, -1):
+            begin = block * _K
+            steps = min(_K, L - begin)
+            h[0] = kept[block, item]
+            for k in range(steps):
+                t = begin + k
+                before = _K + 1 if is_init[r, t] else k
+                for j in range(width):
+                    step[k, j] = dt[r, t, channel + j]
+                    u[k, j] = step[k, j] * x[r, t, channel + j]
+                for n in range(N):
+                    b = B[r, t, n]
+                    for j in range(_W):
+                        e = exp2(step[k, j] * a_log2[n, j])
+                        decay[k, n, j] = e
+                        h[k + 1, n, j] = e * h[before, n, j] + u[k, j] * b
+            for k in range(steps - 1, -1, -1):
+                t = begin + k
+                before = _K + 1 if is_init[r, t] else k
+                for j in range(width):
+                    dy[j] = grad_y[r, t, channel + j]
+                grad_u[:], grad_step[:] = 0, 0
+                for n in range(N):
+                    b, c = B[r, t, n], C[r, t, n]
+                    sum_B, sum_C = zero, zero
+                    for j in range(_W):
+                        g = grad_h[n, j] + c * dy[j]
+                        sum_C += dy[j] * h[k + 1, n, j]
+                        sum_B += g * u[k, j]
+                        grad_u[j] += g * b
+                        g *= decay[k, n, j]
+                        grad_h[n, j] = g
+                        g *= h[before, n, j]  # now of the exponent dt · A
+                        grad_step[j] += g * a[n, j]
+                        grad_a[n, j] += g * step[k, j]
+                    grad_B[tile, r, t, n] = sum_B
+                    grad_C[tile, r, t, n] = sum_C
+                if is_init[r, t]:
+                    grad_h[:] = 0
+                for j in range(width):
+                    grad_x[r, t, channel + j] = grad_u[j] * step[k, j]
+                    grad_dt[r, t, channel + j] = (
+                        grad_step[j] + grad_u[j] * x[r, t, channel + j]
+                    )
+        for n in range(N):
+            for j in range(width):
+                grad_A[r, channel + j, n] = grad_a[n, j]
+                grad_state[r, channel + j, n] = grad_h[n, j]

@@ -1,4 +1,4 @@
-"""The terms of RESeLLoss and its interface."""
+"""The terms of the losses and their interface."""
 
 import copy
 
@@ -10,29 +10,36 @@ from torchrl.objectives import SoftUpdate
 from resel_torchrl.objectives import RESeLLoss
 from tests.objectives.episodes import (
     ACTION,
+    ALGORITHMS,
     CONTEXT,
     CRITICS,
     OBSERVATION,
     ROW_LENGTH,
+    is_discrete,
     locate,
     make_episodes,
     make_loss,
     make_modules,
     pack,
+    targets,
 )
 
 # Most tests build no target updater; TorchRL reminds of it.
 pytestmark = pytest.mark.filterwarnings("ignore:No target network updater")
+of_every_loss = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
 
-def test_time_limit_bootstraps_and_terminal_state_does_not():
+@of_every_loss
+def test_time_limit_bootstraps_and_terminal_state_does_not(algorithm):
     """Reward 1 for ever is worth 1 / (1 - gamma): the target of a critic that knows."""
     gamma = 0.9
-    episodes = make_episodes([5, 5])
+    episodes = make_episodes([5, 5], discrete=is_discrete(algorithm))
     for episode in episodes:
         episode.reward.fill_(1.0)
     batch = pack(episodes, ROW_LENGTH)
-    loss = make_loss(alpha_init=1e-12, fixed_alpha=True)
+    no_entropy = {"alpha_init": 1e-12, "fixed_alpha": True}
+    options = {} if algorithm == "td3_resel" else no_entropy
+    loss = make_loss(algorithm=algorithm, **options)
     loss.make_value_estimator(gamma=gamma)
     for name, parameter in loss.target_qvalue_network_params.items(True, True):
         parameter.zero_()
@@ -40,7 +47,7 @@ def test_time_limit_bootstraps_and_terminal_state_does_not():
             parameter.fill_(1 / (1 - gamma))
 
     def last_targets():
-        target, _ = loss._compute_target_v2(loss._read(batch))
+        target = targets(loss, batch)
         return [
             target[row, column + 4].item() for row, column in locate(batch, episodes)
         ]
@@ -52,19 +59,23 @@ def test_time_limit_bootstraps_and_terminal_state_does_not():
     assert last_targets() == pytest.approx([1.0, 1.0])
 
 
-def test_target_takes_one_random_subset_of_the_target_critics_per_update(batch):
-    loss = make_loss(critic_subset_size=1, target_bound=False, reduction="none")
+@of_every_loss
+def test_target_takes_one_random_subset_of_the_target_critics_per_update(
+    batch, algorithm
+):
+    options = {"critic_subset_size": 1, "target_bound": False, "reduction": "none"}
+    loss = make_loss(algorithm=algorithm, **options)
     with torch.no_grad():
         for name, parameter in loss.target_qvalue_network_params.items(True, True):
             parameter.zero_()
             if name == ("biases", "2"):
-                parameter.copy_(100.0 * torch.arange(CRITICS).unsqueeze(-1))
+                parameter += 100.0 * torch.arange(CRITICS).unsqueeze(-1)
     seen = set()
     packed = loss._read(batch)
     ongoing = packed.mask & ~packed.terminated
     for seed in range(12):
         torch.manual_seed(seed)
-        target, _ = loss._compute_target_v2(packed)
+        target = targets(loss, batch)
         members = (target[ongoing] / (100 * 0.99)).round()
         assert (members == members[0]).all()  # one subset for the whole batch
         seen.add(int(members[0]))
@@ -84,8 +95,9 @@ def test_alpha_of_both_policy_terms_is_clamped_in_place(batch):
     torch.testing.assert_close(loss.log_alpha.grad, -surplus)
 
 
-def test_forward_is_the_critic_term_then_the_policy_term(batch):
-    loss = make_loss()
+@of_every_loss
+def test_forward_is_the_critic_term_then_the_policy_term(batch, algorithm):
+    loss = make_loss(algorithm=algorithm)
     apart = copy.deepcopy(loss)
     torch.manual_seed(3)
     together = loss(batch)
@@ -97,13 +109,15 @@ def test_forward_is_the_critic_term_then_the_policy_term(batch):
     assert torch.equal(loss.bootstrap_low, apart.bootstrap_low)
 
 
-def test_reductions_agree(batch):
+@of_every_loss
+def test_reductions_agree(batch, algorithm):
     terms = {}
     for reduction in ("mean", "sum", "none"):
         torch.manual_seed(0)
-        terms[reduction] = make_loss(reduction=reduction)(batch)
+        terms[reduction] = make_loss(algorithm=algorithm, reduction=reduction)(batch)
     valid = batch["valid"].squeeze(-1)
-    for key in ("loss_qvalue", "loss_actor", "loss_alpha"):
+    losses = [key for key, _ in terms["mean"].items() if key.startswith("loss_")]
+    for key in losses:
         each = terms["none"][key]
         assert each.shape == batch.shape
         assert (each[~valid] == 0).all()
@@ -111,11 +125,14 @@ def test_reductions_agree(batch):
         torch.testing.assert_close(terms["mean"][key], each[valid].mean())
 
 
-def test_loss_mask_key_leaves_transitions_out_but_not_their_observations(batch):
-    loss = make_loss(reduction="none")
+@of_every_loss
+def test_loss_mask_key_leaves_transitions_out_but_not_their_observations(
+    batch, algorithm
+):
+    loss = make_loss(algorithm=algorithm, reduction="none")
     torch.manual_seed(0)
     each = loss(batch)["loss_actor"]
-    loss = make_loss()
+    loss = make_loss(algorithm=algorithm)
     loss.loss_mask_key = "late"
     late = torch.arange(ROW_LENGTH).expand(batch.shape).unsqueeze(-1) >= 3
     batch["late"] = late
@@ -126,31 +143,38 @@ def test_loss_mask_key_leaves_transitions_out_but_not_their_observations(batch):
         loss(batch.exclude("late"))
 
 
-def test_soft_update_moves_both_targets_by_tau(batch):
-    loss = make_loss()
+@of_every_loss
+def test_soft_update_moves_every_target_by_tau(batch, algorithm):
+    loss = make_loss(algorithm=algorithm)
     updater = SoftUpdate(loss, tau=0.25)
-    names = ("qvalue_network", "critic_encoder")
+    names = ["qvalue_network", "critic_encoder"]
+    if algorithm == "td3_resel":
+        names += ["actor_network", "actor_encoder"]
     with torch.no_grad():
         for name in names:
             for parameter in getattr(loss, f"{name}_params").values(True, True):
-                parameter += 1.0
+                if parameter.requires_grad:
+                    parameter += 1.0
     updater.step()
     for name in names:
         source = getattr(loss, f"{name}_params")
         target = getattr(loss, f"target_{name}_params")
         for key in source.keys(True, True):
-            torch.testing.assert_close(
-                source[key] - target[key], 0.75 * torch.ones_like(target[key])
-            )
+            distance = 0.75 * torch.ones_like(target[key])
+            if source[key].requires_grad:
+                torch.testing.assert_close(source[key] - target[key], distance)
 
 
-def test_state_dict_round_trip_continues_identically(batch):
-    source, copied = make_loss(seed=0), make_loss(seed=1, alpha_init=0.3)
+@of_every_loss
+def test_state_dict_round_trip_continues_identically(batch, algorithm):
+    options = {} if algorithm == "td3_resel" else {"alpha_init": 0.3}
+    source = make_loss(seed=0, algorithm=algorithm)
+    copied = make_loss(seed=1, algorithm=algorithm, **options)
     source.make_value_estimator(gamma=0.8)
     source(batch)
     SoftUpdate(source, tau=0.5).step()
     copied.load_state_dict(source.state_dict())
-    for name in ("bootstrap_low", "bootstrap_high", "log_alpha"):
+    for name in ("bootstrap_low", "bootstrap_high", *(["log_alpha"] * bool(options))):
         assert torch.equal(getattr(copied, name), getattr(source, name))
         assert name in source.state_dict()
     torch.manual_seed(0)
@@ -159,14 +183,15 @@ def test_state_dict_round_trip_continues_identically(batch):
     assert (copied(batch) == expected).all()
 
 
-def test_deepcopy_after_use_is_independent(batch):
-    loss = make_loss()
+@of_every_loss
+def test_deepcopy_after_use_is_independent(batch, algorithm):
+    loss = make_loss(algorithm=algorithm)
     loss(batch)
     twin = copy.deepcopy(loss)
     with torch.no_grad():
         for parameter in twin.parameters():
             parameter += 0.1
-    fresh = make_loss(seed=1)
+    fresh = make_loss(seed=1, algorithm=algorithm)
     fresh.load_state_dict(twin.state_dict())
     outputs = []
     for module in (twin, fresh, loss):
@@ -176,8 +201,9 @@ def test_deepcopy_after_use_is_independent(batch):
     assert (outputs[0] != outputs[2]).any()
 
 
-def test_set_keys_renames_what_is_read(batch):
-    loss = make_loss()
+@of_every_loss
+def test_set_keys_renames_what_is_read(batch, algorithm):
+    loss = make_loss(algorithm=algorithm)
     torch.manual_seed(0)
     expected = loss(batch)
     renamed = batch.clone()
@@ -187,22 +213,23 @@ def test_set_keys_renames_what_is_read(batch):
         (("next", "terminated"), ("next", "over")),
     ]:
         renamed.rename_key_(old, new)
-    loss = make_loss()
+    loss = make_loss(algorithm=algorithm)
     loss.set_keys(valid="is_transition", reward="gain", terminated="over")
     assert {"is_transition", ("next", "gain"), ("next", "over")} < set(loss.in_keys)
     torch.manual_seed(0)
     assert (loss(renamed) == expected).all()
 
 
-def test_keyword_arguments_are_accepted(batch):
-    loss = make_loss()
+@of_every_loss
+def test_keyword_arguments_are_accepted(batch, algorithm):
+    loss = make_loss(algorithm=algorithm)
     torch.manual_seed(0)
     expected = loss(batch)
     arguments = {
         key if isinstance(key, str) else "_".join(key): batch[key]
         for key in loss.in_keys
     }
-    loss = make_loss()
+    loss = make_loss(algorithm=algorithm)
     torch.manual_seed(0)
     assert loss(**arguments) == tuple(expected[key] for key in loss.out_keys)
 

@@ -1,63 +1,27 @@
-"""GRU over time with resets, and a backward pass written by hand."""
+"""The GRU over time in plain PyTorch, with a backward pass written by hand."""
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from resel_torchrl.ops._resets import any_requires_grad, masked_state, reset_steps
+from resel_torchrl.ops._resets import any_requires_grad, reset_steps
 
 
-def gru_scan_naive(
+def gru_scan_plain(
     gates: Tensor, is_init: Tensor, weight_hh: Tensor, bias_hh: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The specification of :func:`gru_scan`: the same arguments, one step at a time.
+    """The recurrence step by step over all rows, on any device.
 
-    Examples:
-        >>> gates, is_init = torch.zeros(1, 3, 6), torch.zeros(1, 3, dtype=torch.bool)
-        >>> h = torch.ones(1, 2)
-        >>> y, _ = gru_scan_naive(gates, is_init, torch.zeros(6, 2), torch.zeros(6), h)
-        >>> y[0, :, 0]
-        tensor([0.5000, 0.2500, 0.1250])
-    """
-    outputs = []
-    for t in range(gates.shape[1]):
-        h = masked_state(is_init[:, t], state)
-        x_r, x_z, x_n = gates[:, t].chunk(3, -1)
-        h_r, h_z, h_n = torch.nn.functional.linear(h, weight_hh, bias_hh).chunk(3, -1)
-        r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
-        n = torch.tanh(x_n + r * h_n)
-        state = (1 - z) * n + z * h
-        outputs.append(state)
-    return torch.stack(outputs, 1), state
-
-
-def gru_scan(
-    gates: Tensor, is_init: Tensor, weight_hh: Tensor, bias_hh: Tensor, state: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Runs a GRU over time, starting from zero wherever ``is_init`` is true.
-
-    The gates, their order and the equations are those of :class:`torch.nn.GRU`; the
-    input's share of the gates comes ready-made, since it needs no recurrence. Without
-    gradients nothing is saved; with them ``5 · R · L · H`` numbers are (r, z, n, the
-    hidden state's share of n, output), and the weights get their gradient from one
-    product after the loop. The backward pass cannot be differentiated again.
-
-    Args:
-        gates: ``x W_ihᵀ + b_ih`` in the order reset, update, new: ``[R, L, 3H]``.
-        is_init: start flags, bool ``[R, L]``.
-        weight_hh: ``[3H, H]``.
-        bias_hh: ``[3H]``.
-        state: hidden state before the first step, ``[R, H]``. It is ignored, with no
-            gradient, in rows whose first flag is true.
-
-    Returns:
-        The outputs ``[R, L, H]`` and the state after the last step ``[R, H]``.
+    Without gradients nothing is kept; with them ``5 · R · L · H`` numbers are (r, z, n,
+    the hidden state's share of n, output), and the weights get their gradient from one
+    product after the loop. The backward pass cannot be differentiated again. Arguments
+    and returns are those of :func:`~resel_torchrl.ops.gru_scan`.
 
     Examples:
         >>> gates = torch.zeros(1, 4, 6)
         >>> is_init = torch.tensor([[False, False, True, False]])
         >>> h = torch.ones(1, 2)
-        >>> y, h = gru_scan(gates, is_init, torch.zeros(6, 2), torch.zeros(6), h)
+        >>> y, _ = gru_scan_plain(gates, is_init, torch.zeros(6, 2), torch.zeros(6), h)
         >>> y[0, :, 0]
         tensor([0.5000, 0.2500, 0.0000, 0.0000])
     """

@@ -1,83 +1,23 @@
-"""Depthwise causal convolution that never looks across the start of an episode."""
+"""The causal convolution in plain PyTorch."""
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from resel_torchrl.ops._resets import any_requires_grad, masked_state, reset_steps
+from resel_torchrl.ops._resets import any_requires_grad, reset_steps
 
 
-def causal_conv_naive(
+def causal_conv_plain(
     x: Tensor, weight: Tensor, bias: Tensor, is_init: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The specification of :func:`causal_conv`: :func:`causal_conv_step` over time.
+    """The convolution tap by tap in plain PyTorch, on any device.
 
-    Examples:
-        >>> x, is_init = torch.ones(1, 3, 1), torch.zeros(1, 3, dtype=torch.bool)
-        >>> state = torch.zeros(1, 1, 1)
-        >>> w, b = torch.ones(1, 2), torch.zeros(1)
-        >>> causal_conv_naive(x, w, b, is_init, state)[0].flatten()
-        tensor([1., 2., 2.])
-    """
-    outputs = []
-    for t in range(x.shape[1]):
-        y, state = causal_conv_step(x[:, t], weight, bias, is_init[:, t], state)
-        outputs.append(y)
-    return torch.stack(outputs, 1), state
-
-
-def causal_conv_step(
-    x: Tensor, weight: Tensor, bias: Tensor, is_init: Tensor, state: Tensor
-) -> tuple[Tensor, Tensor]:
-    """One time step of :func:`causal_conv`.
-
-    Args:
-        x: ``[B, D]``.
-        weight: ``[D, K]``; the last tap meets the present input.
-        bias: ``[D]``.
-        is_init: start flags, bool ``[B]``.
-        state: the last ``K - 1`` inputs, oldest first, ``[B, D, K - 1]``.
-
-    Returns:
-        The output ``[B, D]`` and the new state ``[B, D, K - 1]``.
-
-    Examples:
-        >>> w, b = torch.ones(1, 2), torch.zeros(1)
-        >>> start = torch.tensor([True, False])
-        >>> y, state = causal_conv_step(
-        ...     torch.ones(2, 1), w, b, start, torch.ones(2, 1, 1)
-        ... )
-        >>> y.flatten()
-        tensor([1., 2.])
-    """
-    window = torch.cat([masked_state(is_init, state), x.unsqueeze(-1)], -1)
-    return (window * weight).sum(-1) + bias, window[..., 1:]
-
-
-def causal_conv(
-    x: Tensor, weight: Tensor, bias: Tensor, is_init: Tensor, state: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Convolves each channel with its own ``K`` causal taps, inside episodes only.
-
-    ``y_t = bias + Σ_j weight[:, K-1-j] · x_{t-j}``, where inputs from before the last
-    start flag count as zero, be they NaN. The backward pass keeps the inputs only and
-    cannot be differentiated again.
-
-    Args:
-        x: ``[R, L, D]``.
-        weight: ``[D, K]``; the last tap meets the present input.
-        bias: ``[D]``.
-        is_init: start flags, bool ``[R, L]``.
-        state: the ``K - 1`` inputs before the first step, oldest first,
-            ``[R, D, K - 1]``.
-
-    Returns:
-        The outputs ``[R, L, D]`` and the last ``K - 1`` inputs ``[R, D, K - 1]``,
-        those of earlier episodes set to zero.
+    The backward pass keeps the inputs only and cannot be differentiated again.
+    Arguments and returns are those of :func:`~resel_torchrl.ops.causal_conv`.
 
     Examples:
         >>> x, is_init = torch.ones(1, 4, 1), torch.tensor([[True, False, True, False]])
-        >>> y, state = causal_conv(
+        >>> y, state = causal_conv_plain(
         ...     x, torch.ones(1, 3), torch.zeros(1), is_init, torch.ones(1, 1, 2)
         ... )
         >>> y.flatten(), state.flatten()

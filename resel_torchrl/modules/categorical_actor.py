@@ -1,0 +1,170 @@
+"""The categorical policy head, for discrete actions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tensordict import NestedKey
+from tensordict.nn import TensorDictModule
+from torch import Tensor, nn
+from torchrl.data import Composite, OneHot, TensorSpec
+from torchrl.modules import OneHotCategorical, ProbabilisticActor
+
+from resel_torchrl.modules.actor_head import ActorHead
+
+__all__ = ["CategoricalActor"]
+
+# Added to every probability before they are normalised again.
+FLOOR = 0.01
+
+
+class OneModeOneHot(OneHotCategorical):
+    """TorchRL's ``OneHotCategorical`` with one action as its mode, ties or not.
+
+    TorchRL marks all actions that are equally probable, which is no one-hot action.
+    """
+
+    @property
+    def mode(self) -> Tensor:
+        return nn.functional.one_hot(self.probs.argmax(-1), self.num_samples)
+
+
+class CategoricalHead(ActorHead):
+    """Map (observation, context) to the probabilities of the actions."""
+
+    def distribution(self, outputs: Tensor) -> Tensor:
+        """Return the probabilities, ``[*B, action_size]``."""
+        probs = outputs.softmax(-1) + FLOOR
+        return probs / probs.sum(-1, keepdim=True)
+
+
+class CategoricalActor(ProbabilisticActor):
+    """Categorical policy head on an observation and a context; actions are one-hot.
+
+    ``Linear(observation)`` and the context, concatenated, go through ELU layers to
+    one number per action. Probabilities are ``softmax + 0.01``, normalised again, so
+    that no action dies out. Architecture and initialisation: arXiv 2405.15384,
+    appendix, and its released code.
+
+    It reads ``observation_key`` and ``context_key`` and writes ``probs``,
+    ``action_key`` and, with ``return_log_prob``, ``sample_log_prob``. Actions are
+    integers 0 and 1, as TorchRL's ``OneHotCategorical`` policies write them and its
+    environments take them. They are drawn at random, or are the mode under
+    ``set_exploration_type(ExplorationType.DETERMINISTIC)``.
+
+    Args:
+        observation_size: size of the observation.
+        action_size: number of actions.
+        context_size: size of the encoder's context.
+        embedding_size: output size of the observation map.
+        hidden_sizes: widths of the hidden layers.
+        spec: one-hot action spec; ``None`` makes one.
+        observation_key: entry with the observation, ``[*B, observation_size]``.
+        context_key: entry with the context, ``[*B, context_size]``.
+        action_key: entry to write the action to, ``[*B, action_size]``.
+        return_log_prob: write ``sample_log_prob``, ``[*B]``, too.
+
+    Raises:
+        ValueError: if ``spec`` is not a one-hot spec of ``action_size`` actions.
+
+    Example:
+        >>> import torch
+        >>> from resel_torchrl.modules import CategoricalActor
+        >>> from tensordict import TensorDict
+        >>> actor = CategoricalActor(3, 2, context_size=5)
+        >>> data = TensorDict(
+        ...     observation=torch.zeros(4, 3),
+        ...     context_actor=torch.zeros(4, 5),
+        ...     batch_size=[4],
+        ... )
+        >>> actor(data)["action"].sum(-1)
+        tensor([1, 1, 1, 1])
+        >>> bool((data["probs"] >= 0.01 / 1.02).all())
+        True
+    """
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        context_size: int = 128,
+        *,
+        embedding_size: int = 128,
+        hidden_sizes: Sequence[int] = (256, 256),
+        spec: TensorSpec | None = None,
+        observation_key: NestedKey = "observation",
+        context_key: NestedKey = "context_actor",
+        action_key: NestedKey = "action",
+        return_log_prob: bool = False,
+    ) -> None:
+        if spec is None:
+            spec = OneHot(action_size)
+        _check_one_hot_spec(spec, action_size, action_key)
+        head = CategoricalHead(
+            observation_size, action_size, context_size, embedding_size, hidden_sizes
+        )
+        super().__init__(
+            TensorDictModule(
+                head, in_keys=[observation_key, context_key], out_keys=["probs"]
+            ),
+            in_keys=["probs"],
+            out_keys=[action_key],
+            spec=spec,
+            distribution_class=OneModeOneHot,
+            # Checking the probabilities would read them back to the host.
+            distribution_kwargs={"validate_args": False},
+            return_log_prob=return_log_prob,
+            log_prob_key="sample_log_prob",
+        )
+
+    def head(self, observation: Tensor, context: Tensor) -> Tensor:
+        """Return the probabilities of the actions, ``[*B, action_size]``.
+
+        Args:
+            observation: ``[*B, observation_size]``.
+            context: ``[*B, context_size]``.
+
+        Raises:
+            ValueError: if a last dimension has another size.
+        """
+        return self.network(observation, context)
+
+    @property
+    def network(self) -> ActorHead:
+        """The head's network."""
+        return self.module[0].module
+
+    def act(
+        self, observation: Tensor, context: Tensor, deterministic: bool = False
+    ) -> Tensor:
+        """Return one-hot actions, drawn or the most probable, on plain tensors.
+
+        Args:
+            observation: ``[B, observation_size]``.
+            context: ``[B, context_size]``.
+            deterministic: take the mode in place of a sample.
+
+        Returns:
+            ``[B, action_size]`` of the observation's dtype.
+        """
+        return self.draw(self.network.outputs(observation, context), deterministic)
+
+    def draw(self, outputs: Tensor, deterministic: bool = False) -> Tensor:
+        """Return one-hot actions ``[B, action_size]`` from the network's outputs."""
+        probs = self.network.distribution(outputs)
+        if deterministic:
+            index = probs.argmax(-1, keepdim=True)
+        else:
+            index = torch.multinomial(probs, 1)
+        return torch.zeros_like(probs).scatter_(-1, index, 1.0)
+
+
+def _check_one_hot_spec(spec: TensorSpec, size: int, key: NestedKey) -> None:
+    leaf = spec[key] if isinstance(spec, Composite) else spec
+    if not isinstance(leaf, OneHot) or leaf.shape[-1:] != (size,):
+        raise ValueError(
+            f"spec: expected a OneHot spec of {size} actions, got {leaf}. Make the "
+            "environment with one-hot actions (torchrl.envs.GymEnv does so by "
+            "default), or correct action_size."
+        )

@@ -1,0 +1,125 @@
+"""The networks of a loss on whole episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
+from torchrl.objectives import LossModule
+
+from resel_torchrl.objectives import functional
+from resel_torchrl.objectives.checks import check_modules_are_separate, context_key
+from resel_torchrl.objectives.networks import encode, observed_keys
+
+
+class EpisodeNetworks:
+    """The encoders and heads of a loss, and the contexts through which they meet.
+
+    A plain holder: the loss registers the same modules with
+    ``convert_to_functional``.
+
+    Args:
+        actor_encoder: encoder of the actor.
+        critic_encoder: encoder of the critic.
+        actor_network: policy head.
+        qvalue_network: ensemble head.
+
+    Raises:
+        ValueError: a head does not read its encoder's context, or actor and critic
+            share a parameter.
+
+    Examples:
+        >>> from resel_torchrl.modules import (
+        ...     ContextEncoder, EnsembleCritic, TanhNormalActor
+        ... )
+        >>> def encoder(key):
+        ...     return ContextEncoder(
+        ...         {"observation": 3}, "gru", context_size=5, out_key=key
+        ...     )
+        >>> networks = EpisodeNetworks(
+        ...     encoder("context_actor"), encoder("context_critic"),
+        ...     TanhNormalActor(3, 2, 5), EnsembleCritic(3, 2, 5),
+        ... )
+        >>> networks.context_keys["critic_encoder"]
+        'context_critic'
+    """
+
+    def __init__(
+        self,
+        actor_encoder: TensorDictModuleBase,
+        critic_encoder: TensorDictModuleBase,
+        actor_network: TensorDictModuleBase,
+        qvalue_network: TensorDictModuleBase,
+    ) -> None:
+        self.context_keys = {
+            "actor_encoder": context_key(actor_encoder, actor_network, "actor"),
+            "critic_encoder": context_key(critic_encoder, qvalue_network, "critic"),
+        }
+        check_modules_are_separate(
+            {"actor_network": actor_network, "actor_encoder": actor_encoder},
+            {"qvalue_network": qvalue_network, "critic_encoder": critic_encoder},
+        )
+        self.modules = {
+            "actor_encoder": actor_encoder,
+            "critic_encoder": critic_encoder,
+            "actor_network": actor_network,
+            "qvalue_network": qvalue_network,
+        }
+
+    def register(self, loss: LossModule, targets: Iterable[str]) -> None:
+        """Have ``loss`` list the networks' parameters.
+
+        Args:
+            loss: declares the networks' names.
+            targets: names of the networks that get target parameters.
+        """
+        for name in ("actor_network", "qvalue_network", *self.context_keys):
+            loss.convert_to_functional(
+                self.modules[name], name, create_target_params=name in targets
+            )
+
+    def rebind(self, loss: LossModule) -> None:
+        """Have the modules run on the parameters that ``loss`` lists.
+
+        A copy or an unpickled loss needs it.
+        """
+        for name, module in self.modules.items():
+            params = getattr(loss, f"{name}_params")
+            params.to_module(module, preserve_module_state=False)
+
+    def in_keys(self, keys: Any) -> tuple[list[NestedKey], list[NestedKey]]:
+        """What the networks read at every row, and what a loss reads in all.
+
+        Args:
+            keys: the loss's ``tensor_keys``.
+        """
+        rows = observed_keys(
+            self.modules.values(),
+            written=[keys.action, keys.is_init, *self.context_keys.values()],
+        )
+        transitions = [keys.action, ("next", keys.reward), ("next", keys.terminated)]
+        return rows, [*rows, *transitions, keys.is_init, keys.valid]
+
+    def params_names(self, loss: LossModule) -> list[str]:
+        """Names of all parameters of the networks in ``loss``, targets included."""
+        names = [f"{name}_params" for name in self.modules]
+        targets = [f"target_{name}" for name in names]
+        return [*names, *(name for name in targets if name in loss._modules)]
+
+    def contexts(
+        self, name: str, rows: TensorDictBase, params: TensorDictBase | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Contexts of the transitions and of their successors: one encoder pass."""
+        encoder, key = self.modules[name], self.context_keys[name]
+        return functional.unroll(lambda r: encode(encoder, r, key, params), rows)
+
+    def actor_inputs(self, rows: TensorDict, context: Tensor) -> TensorDict:
+        """The rows with the actor's context among them."""
+        return rows.copy().set(self.context_keys["actor_encoder"], context)
+
+    def critic_inputs(self, rows: TensorDict, context: Tensor) -> TensorDict:
+        """The rows with the critic's context among them."""
+        return rows.copy().set(self.context_keys["critic_encoder"], context)

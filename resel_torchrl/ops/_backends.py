@@ -1,0 +1,105 @@
+"""Which implementation of an operation runs: names, what they need, and the choice."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from resel_torchrl._nearest import did_you_mean
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An implementation of an operation, imported when it is first used.
+
+    Args:
+        module: where it is.
+        function: its name there.
+        package: the optional package that it needs.
+        extra: what ``pip install resel_torchrl[...]`` installs that with.
+        device: the only type of device that it runs on; None for any.
+    """
+
+    module: str
+    function: str
+    package: str | None = None
+    extra: str | None = None
+    device: str | None = None
+
+    def is_installed(self) -> bool:
+        """Whether the package that it needs is there."""
+        return self.package is None or find_spec(self.package) is not None
+
+    def suits(self, x: Tensor) -> bool:
+        """Whether ``"auto"`` may choose it: installed, its device, and float32."""
+        return (
+            x.device.type == self.device
+            and x.dtype == torch.float32
+            and self.is_installed()
+        )
+
+
+@functools.cache
+def load(backend: Backend) -> Callable:
+    """The function itself."""
+    return getattr(importlib.import_module(backend.module), backend.function)
+
+
+def check_backend(backend: str, backends: Mapping[str, Backend], operation: str) -> str:
+    """Returns ``backend`` if it can be used here.
+
+    Args:
+        backend: its name or ``"auto"``.
+        backends: implementations by name.
+        operation: what they implement, for the message.
+
+    Raises:
+        ValueError: if there is no such one; the message lists those that are.
+        ModuleNotFoundError: if it needs a package that is not installed; the message
+            says how to get it.
+    """
+    names = ["auto", *backends]
+    if backend not in names:
+        raise ValueError(
+            f"Unknown {operation} backend {backend!r}: expected one of {names}."
+            + did_you_mean(backend, names)
+        )
+    if backend != "auto" and not backends[backend].is_installed():
+        missing = backends[backend]
+        raise ModuleNotFoundError(
+            f"{operation} backend {backend!r} expected the package {missing.package}, "
+            f"got none. Install it with: pip install 'resel_torchrl[{missing.extra}]', "
+            "or leave backend at 'auto', which takes the fastest that is there."
+        )
+    return backend
+
+
+def pick(backend: str, backends: Mapping[str, Backend], x: Tensor) -> Callable:
+    """The implementation for ``x``; a specialised one before plain PyTorch's.
+
+    Args:
+        backend: a name that :func:`check_backend` has passed.
+        backends: implementations by name, with one called ``"torch"``.
+        x: an input of the operation.
+
+    Raises:
+        ValueError: if the implementation does not run on the device of ``x``.
+    """
+    if backend == "auto":
+        for candidate in backends.values():
+            if candidate.suits(x):
+                return load(candidate)
+        return load(backends["torch"])
+    chosen = backends[backend]
+    if chosen.device not in (None, x.device.type):
+        raise ValueError(
+            f"Backend {backend!r} expected tensors on {chosen.device}, got "
+            f"{x.device}. Move them, or use backend 'auto'."
+        )
+    return load(chosen)

@@ -1,0 +1,144 @@
+"""What the Numba kernels share: compiling, elementary functions, and threads.
+
+Only to be imported where Numba is installed. Kernels are compiled at their first call
+and kept on disk. They see C-contiguous NumPy views of tensors, write into arrays that
+the caller made, and divide their work into items that are computed the same way
+whichever thread takes them: results do not depend on the number of threads.
+"""
+
+import functools
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+import torch
+from numba import types
+from numba.extending import intrinsic, overload
+from torch import Tensor
+
+# Sums may be reordered, which vectorises them; NaN and infinity keep their meaning.
+_FAST = {"contract", "reassoc", "nsz", "arcp"}
+
+kernel = functools.partial(
+    numba.njit, nogil=True, cache=True, fastmath=_FAST, error_model="numpy"
+)
+"""Compiles a kernel: without the interpreter's lock, kept on disk."""
+
+
+@intrinsic
+def _float_of_bits(typing_context, bits):
+    """The float32 that has these 32 bits."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], context.get_value_type(types.float32))
+
+    return types.float32(types.int32), generate
+
+
+# Minimax polynomial of 2^f on [-1/2, 1/2], highest power first; relative error 7e-8.
+_EXP2 = tuple(
+    np.float32(c)
+    for c in (
+        1.5353362e-4,
+        1.3398874e-3,
+        9.6184373e-3,
+        5.5503324e-2,
+        2.4022648e-1,
+        6.9314720e-1,
+        1.0,
+    )
+)
+_C6, _C5, _C4, _C3, _C2, _C1, _C0 = _EXP2
+
+
+def exp2(x):
+    """``2 ** x``; vectorised in float32, where it is 1.2e-38 below -126."""
+    return np.exp2(x)
+
+
+@overload(exp2, jit_options={"fastmath": _FAST, "error_model": "numpy"})
+def _exp2(x):
+    if x != types.float32:
+        return lambda x: np.exp2(x)
+
+    def polynomial(x):
+        low, high = np.float32(-126), np.float32(127)
+        x = low if x < low else x  # written so that NaN stays NaN
+        x = high if x > high else x
+        whole = np.rint(x)
+        f = x - whole
+        p = ((_C6 * f + _C5) * f + _C4) * f + _C3
+        p = ((p * f + _C2) * f + _C1) * f + _C0
+        return p * _float_of_bits((np.int32(whole) + np.int32(127)) << np.int32(23))
+
+    return polynomial
+
+
+@kernel
+def sigmoid(x):
+    """``1 / (1 + exp(-x))``."""
+    one = type(x)(1)
+    return one / (one + exp2(type(x)(-1.4426950408889634) * x))
+
+
+@kernel
+def add_product(vector, matrix, out):
+    """``out += vector @ matrix``, with ``matrix`` of shape ``[len(vector), len(out)]``.
+
+    Eight rows of the matrix at a time, so that ``out`` is read and written less often.
+    """
+    size = len(vector)
+    for k in range(0, size - 7, 8):
+        a, b, c, d = vector[k], vector[k + 1], vector[k + 2], vector[k + 3]
+        e, f, g, h = vector[k + 4], vector[k + 5], vector[k + 6], vector[k + 7]
+        for i in range(len(out)):
+            out[i] += (
+                (a * matrix[k, i] + b * matrix[k + 1, i])
+                + (c * matrix[k + 2, i] + d * matrix[k + 3, i])
+                + (e * matrix[k + 4, i] + f * matrix[k + 5, i])
+                + (g * matrix[k + 6, i] + h * matrix[k + 7, i])
+            )
+    for k in range(size - size % 8, size):
+        for i in range(len(out)):
+            out[i] += vector[k] * matrix[k, i]
+
+
+def views(*tensors: Tensor) -> list[np.ndarray]:
+    """The tensors as C-contiguous arrays; a copy is made where one is not.
+
+    Examples:
+        >>> views(torch.zeros(2, 3).t())[0].shape
+        (3, 2)
+    """
+    return [tensor.detach().contiguous().numpy() for tensor in tensors]
+
+
+@functools.cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
+
+
+def run_items(items: int, run: Callable, *arguments) -> None:
+    """Calls ``run(first, last, *arguments)`` for all items, on PyTorch's thread count.
+
+    Args:
+        items: number of items.
+        run: a kernel; it works on the items ``first`` to ``last - 1``.
+        arguments: what it gets besides.
+    """
+    threads = min(torch.get_num_threads(), items)
+    if threads == 1:
+        run(0, items, *arguments)
+        return
+    edges = [items * i // threads for i in range(threads + 1)]
+    # A forked process has no threads of its parent's pool.
+    pool = _pool(os.getpid(), threads)
+    jobs = [
+        pool.submit(run, first, last, *arguments)
+        for first, last in itertools.pairwise(edges)
+    ]
+    for job in jobs:
+        job.result()

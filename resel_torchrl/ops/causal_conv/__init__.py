@@ -1,0 +1,85 @@
+"""Causal convolution that never looks across the start of an episode."""
+
+from torch import Tensor
+
+from resel_torchrl.ops import _backends
+from resel_torchrl.ops._backends import Backend
+from resel_torchrl.ops.causal_conv.naive import causal_conv_naive, causal_conv_step
+from resel_torchrl.ops.causal_conv.plain import causal_conv_plain
+
+__all__ = [
+    "BACKENDS",
+    "causal_conv",
+    "causal_conv_naive",
+    "causal_conv_plain",
+    "causal_conv_step",
+    "check_backend",
+]
+
+BACKENDS = {
+    "naive": Backend(f"{__name__}.naive", "causal_conv_naive"),
+    "torch": Backend(f"{__name__}.plain", "causal_conv_plain"),
+    "cpu": Backend(f"{__name__}.cpu", "causal_conv_cpu", "numba", "cpu", "cpu"),
+}
+"""Implementations of the convolution, by name. ``"auto"`` picks one of them."""
+
+
+def check_backend(backend: str) -> str:
+    """Returns ``backend`` if it can be used here.
+
+    Raises:
+        ValueError: if there is no such one; the message lists those that are.
+        ModuleNotFoundError: if it needs a package that is not installed.
+
+    Examples:
+        >>> check_backend("torch")
+        'torch'
+    """
+    return _backends.check_backend(backend, BACKENDS, "causal_conv")
+
+
+def causal_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    is_init: Tensor,
+    state: Tensor,
+    *,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Convolves each channel with its own ``K`` causal taps, inside episodes only.
+
+    ``y_t = bias + Σ_j weight[:, K-1-j] · x_{t-j}``, where inputs from before the last
+    start flag count as zero, be they NaN. The backward pass keeps the inputs only and
+    cannot be differentiated again.
+
+    Args:
+        x: ``[R, L, D]``.
+        weight: ``[D, K]``; the last tap meets the present input.
+        bias: ``[D]``.
+        is_init: start flags, bool ``[R, L]``.
+        state: the ``K - 1`` inputs before the first step, oldest first,
+            ``[R, D, K - 1]``.
+        backend: a name in :data:`~resel_torchrl.ops.causal_conv.BACKENDS`, or
+            ``"auto"``: in float32 the kernel for the device if it is installed, else
+            ``"torch"``.
+
+    Returns:
+        The outputs ``[R, L, D]`` and the last ``K - 1`` inputs ``[R, D, K - 1]``,
+        those of earlier episodes set to zero.
+
+    Raises:
+        ValueError: if the backend is unknown, or does not run on the inputs' device.
+        ModuleNotFoundError: if it needs a package that is not installed.
+
+    Examples:
+        >>> import torch
+        >>> x, is_init = torch.ones(1, 4, 1), torch.tensor([[True, False, True, False]])
+        >>> y, state = causal_conv(
+        ...     x, torch.ones(1, 3), torch.zeros(1), is_init, torch.ones(1, 1, 2)
+        ... )
+        >>> y.flatten(), state.flatten()
+        (tensor([1., 2., 1., 2.]), tensor([1., 1.]))
+    """
+    convolve = _backends.pick(check_backend(backend), BACKENDS, x)
+    return convolve(x, weight, bias, is_init, state)

@@ -1,0 +1,195 @@
+"""What holds for the Numba kernels alone: blocks, threads, compiling, choice."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from resel_torchrl.ops import causal_conv, gru_scan, selective_scan
+from resel_torchrl.ops._backends import pick
+from resel_torchrl.ops.gru import BACKENDS, check_backend
+from tests.ops.cases import CASES, flags, leaves, run_with_gradients
+
+pytest.importorskip("numba")
+from resel_torchrl.ops._numba import exp2, kernel, sigmoid
+
+KERNELS = {name: case for name, case in CASES.items() if name.endswith("_cpu")}
+every_kernel = pytest.mark.parametrize("case", KERNELS.values(), ids=KERNELS)
+
+
+@kernel
+def _elementary(x, powers, sigmoids):
+    for i in range(len(x)):
+        powers[i] = exp2(x[i])
+        sigmoids[i] = sigmoid(x[i])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 2e-7), (torch.float64, 1e-14)]
+)
+def test_elementary_functions(dtype, tolerance):
+    x = torch.linspace(-125, 127, 20_011, dtype=dtype)
+    powers, sigmoids = torch.empty_like(x), torch.empty_like(x)
+    _elementary(x.numpy(), powers.numpy(), sigmoids.numpy())
+    exact = x.double()
+    torch.testing.assert_close(
+        powers.double(), torch.exp2(exact), rtol=tolerance, atol=0
+    )
+    torch.testing.assert_close(
+        sigmoids.double(), torch.sigmoid(exact), rtol=0, atol=tolerance
+    )
+
+
+def test_elementary_functions_at_their_ends():
+    inf, nan = torch.inf, torch.nan
+    x = torch.tensor([-inf, -1e30, -126.0, 0.0, 1e30, inf, nan])
+    powers, sigmoids = torch.empty_like(x), torch.empty_like(x)
+    _elementary(x.numpy(), powers.numpy(), sigmoids.numpy())
+    assert (powers[:2] < 1.3e-38).all()
+    assert powers[3] == 1
+    assert (powers[4:6] > 1e38).all()
+    assert powers[6].isnan()
+    assert (sigmoids[:3] < 1e-30).all()
+    assert sigmoids[3] == 0.5
+    assert (sigmoids[4:6] == 1).all()
+    assert sigmoids[6].isnan()
+
+
+@every_kernel
+@pytest.mark.parametrize(("L", "width"), [(15, 31), (16, 32), (17, 33), (50, 70)])
+def test_sizes_around_the_blocks(case, L, width):
+    inputs, is_init = case.inputs(2, L, width), flags(2, L, 0.1)
+    torch.testing.assert_close(
+        run_with_gradients(case.run, inputs, is_init),
+        run_with_gradients(case.naive, inputs, is_init),
+    )
+
+
+@every_kernel
+def test_resets_at_every_place_of_two_blocks(case):
+    inputs = case.inputs(1, 34, 2)
+    for place in range(34):
+        is_init = torch.zeros(1, 34, dtype=torch.bool)
+        is_init[0, place] = True
+        torch.testing.assert_close(
+            run_with_gradients(case.run, inputs, is_init),
+            run_with_gradients(case.naive, inputs, is_init),
+        )
+
+
+@every_kernel
+def test_results_do_not_depend_on_the_threads(case):
+    inputs, is_init = case.inputs(5, 40, 70, torch.float32), flags(5, 40, 0.1)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            results.append(run_with_gradients(case.run, inputs, is_init))
+    finally:
+        torch.set_num_threads(threads)
+    for y, last, gradients in results[1:]:
+        assert torch.equal(y, results[0][0])
+        assert torch.equal(last, results[0][1])
+        for name, gradient in gradients.items():
+            if name in ("weight", "bias"):  # from PyTorch's own threaded product
+                torch.testing.assert_close(gradient, results[0][2][name])
+            else:
+                assert torch.equal(gradient, results[0][2][name]), name
+
+
+@every_kernel
+def test_strided_inputs(case):
+    """Layers hand over parts of wider tensors, and time-major ones."""
+    sequences, weights, state = case.inputs(3, 20, 6)
+    is_init = flags(3, 20)
+    strided = {
+        name: torch.cat([x, x + 1], -1).transpose(0, 1).contiguous().transpose(0, 1)
+        for name, x in sequences.items()
+    }
+    strided = {name: x[..., : x.shape[-1] // 2] for name, x in strided.items()}
+    for x in strided.values():
+        assert not x.is_contiguous()
+    wide = (
+        {name: x.detach().requires_grad_() for name, x in strided.items()},
+        weights,
+        state,
+    )
+    torch.testing.assert_close(
+        run_with_gradients(case.run, wide, is_init.t().contiguous().t()),
+        run_with_gradients(case.naive, (sequences, weights, state), is_init),
+    )
+
+
+@every_kernel
+def test_registered_operator(case):
+    """Schema, fake tensors and autograd registration, so that compilers see it."""
+    sequences, weights, state = case.inputs(2, 17, 3)
+    is_init = flags(2, 17)
+
+    def traced(*tensors):
+        names = dict(zip([*sequences, *weights, "state"], tensors, strict=True))
+        pick_out = {name: names[name] for name in sequences}
+        return case.run(
+            pick_out, {name: names[name] for name in weights}, is_init, names["state"]
+        )
+
+    inputs = [x.detach() for x in leaves((sequences, weights, state)).values()]
+    exported = torch.compile(traced, backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(exported(*inputs), traced(*inputs))
+    graded = [x.clone().requires_grad_() for x in inputs]
+    wanted = torch.autograd.grad(traced(*graded)[0].square().sum(), graded)
+    got = torch.autograd.grad(exported(*graded)[0].square().sum(), graded)
+    torch.testing.assert_close(got, wanted)
+
+
+def test_operators_pass_pytorchs_checks():
+    for name, arguments in {
+        "causal_conv_cpu": (torch.randn(2, 5, 3), torch.randn(3, 4), torch.randn(3)),
+        "gru_scan_cpu": (torch.randn(2, 5, 9), torch.randn(9, 3), torch.randn(9)),
+    }.items():
+        first, *weights = (x.requires_grad_() for x in arguments)
+        shape = (2, 3, 3) if name.startswith("causal") else (2, 3)
+        state = torch.randn(shape, requires_grad=True)
+        is_init = flags(2, 5)
+        inputs = (
+            (first, *weights, is_init, state)
+            if name.startswith("causal")
+            else (first, is_init, *weights, state, True)
+        )
+        torch.library.opcheck(getattr(torch.ops.resel_torchrl, name), inputs)
+    case = CASES["selective_scan_cpu"]
+    s, weights, state = case.inputs(2, 5, 3, torch.float32)
+    torch.library.opcheck(
+        torch.ops.resel_torchrl.selective_scan_cpu,
+        (s["x"], s["dt"], weights["A"], s["B"], s["C"], flags(2, 5), state, True),
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_auto_takes_the_kernel_in_float32(dtype):
+    chosen = pick("auto", BACKENDS, torch.zeros(1, dtype=dtype))
+    expected = "gru_scan_cpu" if dtype is torch.float32 else "gru_scan_plain"
+    assert chosen.__name__ == expected
+
+
+def test_an_absent_package_is_an_error_that_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr("resel_torchrl.ops._backends.find_spec", lambda name: None)
+    with pytest.raises(
+        ModuleNotFoundError, match=r"package numba.*pip install.*\[cpu\]"
+    ):
+        check_backend("cpu")
+    chosen = pick("auto", BACKENDS, torch.zeros(1))
+    assert chosen.__name__ == "gru_scan_plain"
+
+
+def test_another_device_is_refused():
+    x = torch.zeros(1, 2, 3, device="meta")
+    is_init = torch.zeros(1, 2, dtype=torch.bool, device="meta")
+    scan = partial(gru_scan, x, is_init, x[0], x[0, 0], x[0, :1], backend="cpu")
+    conv = partial(causal_conv, x, x[0], x[0, 0], is_init, x, backend="cpu")
+    ssm = partial(selective_scan, x, x, x[0], x, x, x[0, 0], is_init, x, backend="cpu")
+    for run in (scan, conv, ssm):
+        with pytest.raises(ValueError, match="expected tensors on cpu, got meta"):
+            run()
