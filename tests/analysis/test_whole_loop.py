@@ -43,7 +43,7 @@ class SlowEnv:
 def test_collecting_counts_the_environment_within_the_whole(monkeypatch):
     monkeypatch.setattr(whole_loop, "make_gym", lambda *_, **__: SlowEnv())
     steps = counting(monkeypatch, Collector, "step")
-    policies = counting(monkeypatch, RecurrentPolicy, "__call__")
+    policies = counting(monkeypatch, RecurrentPolicy, "act")
     generator = torch.get_rng_state()
     environment, whole = time_collecting(small("threads=2"), repetitions=2)
     assert torch.equal(generator, torch.get_rng_state())
