@@ -6,8 +6,7 @@ import contextlib
 import signal
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
-from multiprocessing import resource_tracker
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -25,7 +24,9 @@ from resel_torchrl.training.collect_worker import (
     State,
     Step,
     collect,
+    end_process,
     send,
+    signals_held_back,
 )
 from resel_torchrl.training.run_directory import RunError
 from resel_torchrl.training.shared_weights import SharedWeights
@@ -161,14 +162,15 @@ class ProcessCollector(Collector):
                 "its state before, or make another collector and load that."
             )
         context = torch.multiprocessing.get_context("spawn")
-        self._connection, other = context.Pipe()
-        self._process = context.Process(
+        connection, other = context.Pipe()
+        process = context.Process(
             target=collect, args=(other, *self._setup), name="collect", daemon=True
         )
-        with _signals_held_back():
-            self._process.start()
-        other.close()
-        self._finalizer = weakref.finalize(self, _end, self._connection, self._process)
+        # Only a process that has started is asked for anything.
+        with other, signals_held_back():
+            process.start()
+        self._connection, self._process = connection, process
+        self._finalizer = weakref.finalize(self, end_process, connection, process)
         self._owed = self.ahead - len(self._inbox)
         self._dead = False
         self._send("start", state)
@@ -214,7 +216,7 @@ class ProcessCollector(Collector):
 
     def _take(self, message: Step | Failed) -> None:
         if isinstance(message, Failed):
-            self._failure = message
+            self._failure = self._failure or message  # the first one is the cause
         else:
             self._inbox.append(message)
 
@@ -281,29 +283,3 @@ class ProcessCollector(Collector):
         if self._process is not None:
             self._finalizer()
             self._process = self._connection = None
-
-
-def _end(connection: Connection, process: BaseProcess) -> None:
-    connection.close()  # the process sees it after the step that it is at
-    process.join(timeout=5)
-    if process.is_alive():
-        process.kill()
-        process.join()
-    process.close()
-
-
-@contextlib.contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """A process started meanwhile does not get SIGINT and SIGTERM: the learner does.
-
-    A terminal sends Ctrl-C, and a cluster SIGTERM, to both.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # it lets them through again when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

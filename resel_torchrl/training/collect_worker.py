@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+import signal
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import gymnasium
@@ -17,10 +21,18 @@ from tensordict import TensorDict
 from resel_torchrl.training.acting import RecurrentPolicy
 from resel_torchrl.training.collect import Collector, Counters, EpisodeResult
 from resel_torchrl.training.generators import seed_generators
-from resel_torchrl.training.run_directory import RunError
 from resel_torchrl.training.shared_weights import WeightReader
 
-__all__ = ["Failed", "Ready", "State", "Step", "collect", "send"]
+__all__ = [
+    "Failed",
+    "Ready",
+    "State",
+    "Step",
+    "collect",
+    "end_process",
+    "send",
+    "signals_held_back",
+]
 
 
 @dataclass(frozen=True)
@@ -58,7 +70,6 @@ class Failed:
     counters: Counters
     text: str
     details: str
-    is_run_error: bool = False
 
 
 def send(connection: Connection, message: Any) -> None:
@@ -123,7 +134,14 @@ class _Worker:
         self.credit = 0
         self.failed = False
 
-    def begins(self, make_env, make_policy, memory, options, state) -> bool:
+    def begins(
+        self,
+        make_env: Callable[[], gymnasium.Env],
+        make_policy: Callable[..., RecurrentPolicy],
+        memory: Mapping[str, torch.Tensor],
+        options: Mapping[str, Any],
+        state: dict[str, Any] | None,
+    ) -> bool:
         """Makes the collector and takes its state; tells whether it could."""
         try:
             policy = make_policy(*self.reader.modules)
@@ -166,11 +184,35 @@ class _Worker:
     def report(self, error: Exception, counters: Counters) -> None:
         text = str(error).strip() or type(error).__name__
         details = "".join(traceback.format_exception(error))
-        send(
-            self.connection,
-            Failed(counters, text, details, isinstance(error, RunError)),
-        )
+        send(self.connection, Failed(counters, text, details))
 
     def close(self) -> None:
         if self.collector is not None:
             self.collector.close()
+
+
+def end_process(connection: Connection, process: BaseProcess) -> None:
+    """Closes the learner's end, and kills a process that does not follow."""
+    connection.close()  # the process sees it after the step that it is at
+    process.join(timeout=5)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    process.close()
+
+
+@contextlib.contextmanager
+def signals_held_back() -> Iterator[None]:
+    """A process started meanwhile does not get SIGINT and SIGTERM: the learner does.
+
+    A terminal sends Ctrl-C, and a cluster SIGTERM, to both.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # it lets them through again when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

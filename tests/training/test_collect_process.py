@@ -5,12 +5,15 @@ test_collect_process_ends.py.
 """
 
 import itertools
+import pickle
 import time
 
 import gymnasium
+import numpy as np
 import pytest
 import torch
 
+from resel_torchrl.modules.cores import CORES
 from resel_torchrl.training import CheckpointStore, ProcessCollector, episode_seed
 from resel_torchrl.training.shared_weights import WeightReader
 from tests.training import envs
@@ -191,6 +194,22 @@ def test_memory_and_episode_under_way_are_those_of_the_process(tmp_path):
     for key, value in leaves(process):
         assert same(value, dict(leaves(replayed))[key]), key
     again.run()
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_every_core_can_be_sent_to_a_process(tmp_path, core):
+    options = [f"core={core}", "agent.reward_input=true"]
+    if core == "mamba":
+        options += ["agent.core_kwargs.d_state=4", "agent.core_kwargs.d_conv=3"]
+    training = start(tmp_path / "run", *PROCESS, *options)
+    setup = training.collector._setup[:3]
+    make_env, make_policy, reader = pickle.loads(pickle.dumps(setup))
+    observation, _ = make_env().reset(seed=1)
+    assert reader.load() == 0
+    there, here = make_policy(*reader.modules), training.collector.policy
+    for reward in (None, 0.5, -0.25):
+        actions = [p(observation, reward, deterministic=True) for p in (there, here)]
+        assert np.array_equal(*actions)
 
 
 def test_changed_simulator_is_noticed_on_resume(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from resel_torchrl.training import RunError
 from tests.training import envs
 from tests.training.runs import resume, rows, start, tiny
 from tests.training.test_collect_process import PROCESS, watch
-from tests.training.threads import as_thread  # noqa: F401
+from tests.training.threads import ThreadProcess, as_thread  # noqa: F401
 
 FAILING = "env.id=tests.training.envs:FailingWalk-v0"
 KILLED = "env.id=tests.training.envs:KilledWalk-v0"
@@ -153,6 +153,19 @@ def test_process_ends_with_a_learner_that_is_killed(tmp_path):
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert b"outlived its learner" in done.stdout
+
+
+@pytest.mark.usefixtures("as_thread")
+def test_process_that_cannot_be_started(tmp_path, monkeypatch):
+    """As in a script that starts one while it is itself being imported by one."""
+    training = start(tmp_path / "run", *PROCESS)
+    monkeypatch.setattr(ThreadProcess, "start", _no_process)
+    with pytest.raises(RunError, match=r"at step 0: no process here\."):
+        training.run()
+
+
+def _no_process(_):
+    raise RuntimeError("no process here")
 
 
 @pytest.mark.usefixtures("as_thread")
