@@ -5,6 +5,7 @@
     python recipes/benchmark.py acting core=mamba task=hopper_v
     python recipes/benchmark.py end_to_end core=gru task=pendulum_v
     python recipes/benchmark.py cores width=64 length=200 rows=4
+    python recipes/benchmark.py operations operation=selective_scan threads=2
     python recipes/benchmark.py all output=speed.csv
 
 `replay`: milliseconds per draw of 2,000 transitions from 1e5 and 1e6 stored, with and
@@ -17,12 +18,17 @@ runs that collect in turn with the updates and in a process beside them, and wha
 of the updates' own speed that is. Several cores: core=gru,mamba, the default.
 `cores`: parameters, state, time of forward and backward pass and of a step of each
 core by itself (all of them, or core=gru,lru), beside PyTorch's GRU layer.
+`operations`: milliseconds of scan, convolution and GRU over a row of time, for each
+implementation that is installed; results are compared before anything is timed.
 
 Numbers that can be given: `threads` (1 is the default), `repetitions`, `memory_runs`
 (processes that measure memory; 0 for none), `stored=100000,1000000` and
 `lengths=20,1000` of replay, `steps` (environment steps per repetition of end_to_end),
-`width`, `length` and `rows` of cores. How to read the tables: docs/speed.md and
-docs/cores.md.
+`width`, `length` and `rows` of cores, `rows`, `length`, `channels` and `states` of
+operations. `device=cuda` measures updates and operations on a GPU; `peers=1` adds
+updates by TorchRL's own SACLoss and GRUModule. Values of the configuration can be given
+to update, acting and end_to_end: agent.hidden_size=64. How to read the tables:
+docs/speed.md and docs/cores.md.
 """
 
 import sys
@@ -37,7 +43,9 @@ from resel_torchrl.analysis import (
     time_collecting,
     time_cores,
     time_end_to_end,
+    time_operations,
     time_replay,
+    time_torchrl_update,
     time_update,
     write_measurements,
 )
@@ -58,10 +66,12 @@ def names(text: str) -> list[str]:
     return text.split(",")
 
 
-def configurations(task="hopper_v", core=("gru", "mamba"), threads=1) -> list[Config]:
+def configurations(
+    task="hopper_v", core=("gru", "mamba"), threads=1, device="cpu", overrides=()
+) -> list[Config]:
     """One configuration per core; mistakes are told before anything is measured."""
-    words = [f"task={task}", f"threads={threads}"]
-    return [compose([*words, f"core={name}"]) for name in core]
+    words = [f"task={task}", f"threads={threads}", f"device={device}"]
+    return [compose([*words, f"core={name}", *overrides]) for name in core]
 
 
 def with_simulator(configs: list[Config]) -> list[Config]:
@@ -85,14 +95,17 @@ def replay(values: dict) -> list[Measurement]:
 def update(values: dict) -> list[Measurement]:
     """Rows of updates, core by core."""
     options = pick(values, "repetitions", "memory_runs")
-    configs = configurations(**pick(values, "task", "core", "threads"))
-    return [row for config in configs for row in time_update(config, **options)]
+    configs = configurations(**pick(values, *CONFIGURED))
+    rows = [row for config in configs for row in time_update(config, **options)]
+    if values.get("peers"):
+        rows += time_torchrl_update(configs[0])
+    return rows
 
 
 def acting(values: dict) -> list[Measurement]:
     """Rows of the policy, the environment and both, core by core."""
     options = pick(values, "repetitions")
-    configs = with_simulator(configurations(**pick(values, "task", "core")))
+    configs = with_simulator(configurations(**pick(values, *CONFIGURED)))
     return [
         row
         for config in configs
@@ -104,7 +117,7 @@ def acting(values: dict) -> list[Measurement]:
 def end_to_end(values: dict) -> list[Measurement]:
     """Rows of whole runs, core by core."""
     options = pick(values, "repetitions", "steps")
-    configs = with_simulator(configurations(**pick(values, "task", "core", "threads")))
+    configs = with_simulator(configurations(**pick(values, *CONFIGURED)))
     return [row for config in configs for row in time_end_to_end(config, **options)]
 
 
@@ -114,16 +127,26 @@ def cores(values: dict) -> list[Measurement]:
     return time_cores(values.get("core"), **sizes)
 
 
+def operations(values: dict) -> list[Measurement]:
+    """Rows of the operations, implementation by implementation."""
+    sizes = pick(values, "rows", "length", "channels", "states", "device")
+    options = pick(values, "repetitions", "threads")
+    return time_operations(
+        values.get("operation"), values.get("backend"), **sizes, **options
+    )
+
+
 def everything(values: dict) -> list[Measurement]:
     """All rows."""
-    with_simulator(configurations(**pick(values, "task", "core", "threads")))
+    with_simulator(configurations(**pick(values, *CONFIGURED)))
     return [
         row
-        for measure in (replay, update, acting, end_to_end, cores)
+        for measure in (replay, update, acting, end_to_end, cores, operations)
         for row in measure(values)
     ]
 
 
+CONFIGURED = ("task", "core", "threads", "device", "overrides")
 NETWORKS = {"core": names, "task": str, "repetitions": at_least(1), "output": str}
 REPLAY = {
     "stored": numbers,
@@ -138,13 +161,25 @@ CORES = {
     "core": names,
     "output": str,
 }
+UPDATE = {
+    "threads": at_least(1),
+    "memory_runs": at_least(0),
+    "device": str,
+    "peers": at_least(0),
+}
+OPERATIONS = {
+    **{name: at_least(1) for name in ("rows", "length", "channels", "states")},
+    **{name: at_least(1) for name in ("repetitions", "threads")},
+    **{"operation": names, "backend": names, "device": str, "output": str},
+}
 COMMANDS = {
     "replay": (replay, REPLAY | {"threads": at_least(1)}),
-    "update": (update, NETWORKS | {"threads": at_least(1), "memory_runs": at_least(0)}),
+    "update": (update, NETWORKS | UPDATE),
     "acting": (acting, NETWORKS),
     "end_to_end": (end_to_end, NETWORKS | LOOP),
     "cores": (cores, CORES),
-    "all": (everything, REPLAY | NETWORKS | LOOP | {"memory_runs": at_least(0)}),
+    "operations": (operations, OPERATIONS),
+    "all": (everything, REPLAY | NETWORKS | UPDATE | LOOP),
 }
 
 
@@ -154,7 +189,12 @@ def measure(arguments: list[str]) -> None:
     if name not in COMMANDS:
         raise ConfigError([f"{name or 'nothing'}: {nearest(name, COMMANDS)}"])
     run, known = COMMANDS[name]
-    values = read_arguments(rest, known)
+    overrides = [word for word in rest if "." in word.partition("=")[0]]
+    values = read_arguments([word for word in rest if word not in overrides], known)
+    if overrides and known.keys() >= NETWORKS.keys():
+        values["overrides"] = overrides
+    elif overrides:
+        raise ConfigError([f"{overrides[0]}: {name} has no use for it; leave it out."])
     quiet_storages()
     machine = describe_machine()  # first, as the load is to be that of others
     rows = run(values)

@@ -6,17 +6,20 @@ Figures need the extra `plot`; everything else works without it.
 from resel_torchrl.analysis.benchmark import time_acting, time_replay, time_update
 from resel_torchrl.analysis.bounds import amplification_bound, mean_amplification_bound
 from resel_torchrl.analysis.core_benchmark import core_table, time_cores
+from resel_torchrl.analysis.matrix_products import record_products
 from resel_torchrl.analysis.measurements import (
     Measurement,
     describe_machine,
     measurement_table,
     write_measurements,
 )
+from resel_torchrl.analysis.operations import time_operations
 from resel_torchrl.analysis.output_variation import (
     deterministic_actions,
     output_variation,
     rollout_steps,
 )
+from resel_torchrl.analysis.peers import time_torchrl_update
 from resel_torchrl.analysis.plot import MeanPoint, mean_curve, plot_curves, plot_runs
 from resel_torchrl.analysis.plot_variation import plot_output_variation
 from resel_torchrl.analysis.replay_memory import replay_memory
@@ -51,6 +54,7 @@ __all__ = [
     "read_results",
     "read_runs",
     "read_variations",
+    "record_products",
     "replay_memory",
     "rollout_steps",
     "run_output_variation",
@@ -58,7 +62,9 @@ __all__ = [
     "time_collecting",
     "time_cores",
     "time_end_to_end",
+    "time_operations",
     "time_replay",
+    "time_torchrl_update",
     "time_update",
     "update_memory",
     "write_measurements",

@@ -14,6 +14,7 @@ import torch
 from tensordict import TensorDict
 from torchrl.data import LazyTensorStorage, SliceSampler, TensorDictReplayBuffer
 
+from resel_torchrl.analysis.matrix_products import record_products
 from resel_torchrl.analysis.measurements import Measurement
 from resel_torchrl.analysis.synthetic import acting_policy, synthetic_learner
 from resel_torchrl.analysis.timing import at_least_one, on_threads, seconds_of
@@ -112,11 +113,12 @@ def time_update(
             leaves memory out.
 
     Returns:
-        A row of updates per second, and one of peak memory over idle in MiB.
+        A row of updates per second, one of what its matrix products alone would allow,
+        and one of peak memory in MiB: over the idle process on a CPU, allocated on a
+        GPU.
 
     Raises:
-        ValueError: If a number is too small, the task has discrete actions, or the
-            device is another than the CPU.
+        ValueError: If a number is too small or the task has discrete actions.
 
     >>> from resel_torchrl.config import compose
     >>> config = compose(["task=pendulum_v", "core=gru", "agent.hidden_size=8"])
@@ -137,7 +139,9 @@ def time_update(
             for _ in range(delay):
                 learner.update()
 
-        seconds = seconds_of(some_updates, repetitions)
+        seconds = seconds_of(some_updates, repetitions, config.device)
+        products = record_products(some_updates)
+        floor = seconds_of(products, repetitions, config.device)
     row = functools.partial(
         Measurement.of,
         benchmark="update",
@@ -147,6 +151,11 @@ def time_update(
     )
     rows = [
         row([delay / s for s in seconds], quantity="updates", unit="updates/s"),
+        row(
+            [delay / s for s in floor],
+            quantity="updates' matrix products alone",
+            unit="updates/s",
+        ),
     ]
     if memory_runs:
         peaks = [update_memory(config) for _ in range(memory_runs)]
@@ -170,7 +179,7 @@ def time_acting(config: Config, *, repetitions: int = 1000) -> list[Measurement]
 
     Raises:
         ValueError: If there is no repetition, the task has discrete actions, or the
-            device is another than the CPU.
+            device is not there.
 
     >>> from resel_torchrl.config import compose
     >>> config = compose(["task=pendulum_v", "core=gru", "agent.hidden_size=8"])

@@ -22,7 +22,8 @@ class Measurement:
     """One quantity, measured several times.
 
     Attributes:
-        benchmark: What was run: replay, update, acting, end_to_end or cores.
+        benchmark: What was run: replay, update, acting, end_to_end,
+            cores or operations.
         case: The sizes it was run at.
         quantity: What was measured.
         unit: Its unit.

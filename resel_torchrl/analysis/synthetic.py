@@ -106,7 +106,7 @@ def acting_policy(config: Config) -> RecurrentPolicy:
         config: The configuration.
 
     Raises:
-        ValueError: If the task has discrete actions or the device is not the CPU.
+        ValueError: If the task has discrete actions or PyTorch sees no such device.
 
     >>> from resel_torchrl.config import compose
     >>> acting_policy(compose(["task=pendulum_v"]))(np.zeros(1, np.float32)).shape
@@ -119,10 +119,10 @@ def acting_policy(config: Config) -> RecurrentPolicy:
 
 
 def _agent(config: Config) -> tuple[Agent, tuple[int, int, int]]:
-    if config.device != "cpu":
+    if torch.device(config.device).type == "cuda" and not torch.cuda.is_available():
         raise ValueError(
-            f"device: expected cpu, got {config.device}; clock and memory are read "
-            "on the CPU only."
+            f"device: expected one that PyTorch sees, got {config.device}; write "
+            "device=cpu."
         )
     sizes = task_sizes(config)
     torch.manual_seed(config.seed)

@@ -13,14 +13,21 @@ __all__ = ["WARM_UP", "at_least_one", "on_threads", "seconds_of"]
 WARM_UP = 3
 
 
-def seconds_of(call: Callable[[], object], repetitions: int) -> list[float]:
-    """Seconds of each repetition, after a warm-up."""
+def seconds_of(
+    call: Callable[[], object], repetitions: int, device: str = "cpu"
+) -> list[float]:
+    """Seconds of each repetition, after a warm-up; on a GPU until it has finished."""
+    on_gpu = torch.device(device).type == "cuda"
     for _ in range(WARM_UP):
         call()
     seconds = []
     for _ in range(repetitions):
+        if on_gpu:
+            torch.cuda.synchronize(device)
         start = time.perf_counter()
         call()
+        if on_gpu:
+            torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - start)
     return seconds
 

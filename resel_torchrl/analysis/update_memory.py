@@ -25,13 +25,15 @@ RELAY = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
 
 
 def update_memory(config: Config, *, updates: int | None = None) -> float:
-    """Peak memory of a training run's updates over the idle process, in MiB.
+    """Peak memory of a training run's updates, in MiB.
 
-    A fresh process imports the library and reads its peak resident memory (idle), then
-    builds networks, optimizer and buffer, makes updates on random episodes of full
-    length, and reads the peak again. The difference holds weights, Adam moments,
-    targets, batch and everything kept for the backward pass; of the replay buffer only
-    the few episodes stored, as memory that is reserved but not written does not count.
+    On a GPU that is the most that PyTorch had allocated there. On a CPU it is what a
+    process held over an idle one: a fresh process imports the library and reads its
+    peak resident memory (idle), then builds networks, optimizer and buffer, makes
+    updates on random episodes of full length, and reads the peak again. The difference
+    holds weights, Adam moments, targets, batch and everything kept for the backward
+    pass; of the replay buffer only the few episodes stored, as memory that is reserved
+    but not written does not count.
 
     Args:
         config: Configuration, as :func:`resel_torchrl.config.compose` returns it.
@@ -39,7 +41,7 @@ def update_memory(config: Config, *, updates: int | None = None) -> float:
 
     Raises:
         ValueError: If there is no update to make, the task has discrete actions, or the
-            device is another than the CPU.
+            device is not there.
         RuntimeError: If the process fails, or the system has no module ``resource``.
 
     >>> from resel_torchrl.config import compose
@@ -81,14 +83,17 @@ def _measure(config_json: str, updates: str) -> None:
     """What the process does: prints idle and peak memory and the updates made."""
     config = validate(json.loads(config_json))
     torch.set_num_threads(config.threads)
-    idle = _peak_memory()
+    idle = _peak_memory(config.device)
     learner, _ = synthetic_learner(config)
     for _ in range(int(updates)):
         learner.update()
-    print(json.dumps([idle, _peak_memory(), learner.updates]))  # noqa: T201
+    peak = _peak_memory(config.device)
+    print(json.dumps([idle, peak, learner.updates]))  # noqa: T201
 
 
-def _peak_memory() -> float:
+def _peak_memory(device: str) -> float:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
     import resource  # Unix only
 
     usage = resource.getrusage(resource.RUSAGE_SELF)

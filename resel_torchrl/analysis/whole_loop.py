@@ -69,7 +69,7 @@ def time_collecting(config: Config, *, repetitions: int = 20) -> list[Measuremen
 
     Raises:
         ValueError: If there is no repetition, the task has discrete actions, or the
-            device is another than the CPU.
+            device is not there.
         ModuleNotFoundError: If the simulator is not installed.
 
     >>> from resel_torchrl.config import compose

@@ -2,6 +2,7 @@
 
 import csv
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -109,12 +110,14 @@ def test_updates_are_counted_with_their_policy_steps(monkeypatch, delay):
     before = torch.get_num_threads()
     config = small("replay.batch_size=199", f"train.policy_delay={delay}", "threads=2")
     rows = time_update(config, repetitions=4, memory_runs=0)
-    made = 4 + timing.WARM_UP
+    made = 4 + timing.WARM_UP + 1  # once more to record the matrix products
     assert len(policy_steps) == made
     assert [call[0][0].updates for call in updates] == [made * delay] * made * delay
     assert {threads for *_, threads in updates} == {2}
     assert torch.get_num_threads() == before
-    [row] = rows
+    row, products = rows
+    assert products.quantity == "updates' matrix products alone"
+    assert products.median > row.median
     assert (
         row.case == "pendulum_v, gru, batch of 1 full episodes of 200 packed [1, 201]"
     )
@@ -123,8 +126,8 @@ def test_updates_are_counted_with_their_policy_steps(monkeypatch, delay):
 
 def test_updates_per_second_count_updates_not_repetitions(monkeypatch):
     seconds = [0.5, 0.5]
-    monkeypatch.setattr(benchmark, "seconds_of", lambda call, repetitions: seconds)
-    [row] = time_update(small("train.policy_delay=4"), repetitions=2, memory_runs=0)
+    monkeypatch.setattr(benchmark, "seconds_of", lambda call, n, device: seconds)
+    row, _ = time_update(small("train.policy_delay=4"), repetitions=2, memory_runs=0)
     assert row.median == 8
 
 
@@ -168,14 +171,14 @@ def test_memory_is_that_of_a_process_of_its_own():
     held = np.ones(2**26)  # 512 MiB beside PyTorch, which the other process has too
     idle, peak, made = memory._run_process(small(), 3)
     assert made == 3
-    assert 10 < idle < memory._peak_memory() - held.nbytes / 2**20 / 2
+    assert 10 < idle < memory._peak_memory("cpu") - held.nbytes / 2**20 / 2
     assert idle < peak < idle + 500
 
 
 def test_memory_row(monkeypatch):
     peaks = iter([5.0, 3.0, 4.0])
     monkeypatch.setattr(benchmark, "update_memory", lambda config: next(peaks))
-    _, row = time_update(small(), repetitions=1, memory_runs=3)
+    *_, row = time_update(small(), repetitions=1, memory_runs=3)
     assert (row.quantity, row.unit) == ("peak memory over idle", "MiB")
     assert (row.median, row.repetitions) == (4.0, 3)
 
@@ -214,7 +217,10 @@ def test_csv_has_a_line_per_row_and_the_machine(tmp_path):
         (lambda: time_update(small(), repetitions=0), "repetitions: expected 1"),
         (lambda: time_update(small(), memory_runs=-1), "memory_runs: expected 0"),
         (lambda: time_acting(small(), repetitions=0), "repetitions: expected 1"),
-        (lambda: time_acting(small("device=cuda")), "device: expected cpu, got cuda"),
+        (
+            lambda: time_acting(small("device=cuda")),
+            "PyTorch sees, got cuda",
+        ),
         (lambda: update_memory(small(), updates=0), "updates: expected 1 or more"),
         (
             lambda: time_acting(small("env.id=CartPole-P-v0")),
@@ -245,18 +251,27 @@ def test_recipe_prints_one_table_and_writes_it(tmp_path, capsys):
     assert len(lines) == 1 + len(rows)
     assert [row["benchmark"] for row in rows] == (
         ["replay"] * 5
-        + ["update"] * 2
+        + ["update"] * 4
         + ["acting"] * 6
         + ["end_to_end"] * 14
         + ["cores"] * 12
+        + ["operations"] * (12 if find_spec("numba") else 6)
     )
-    assert [row["case"].split(", ")[1] for row in rows[5:7]] == ["gru", "lstm"]
+    cores = [row["case"].split(", ")[1] for row in rows[5:9]]
+    assert cores == ["gru", "gru", "lstm", "lstm"]
+
+
+def test_recipe_measures_a_configuration_of_ones_own(capsys):
+    arguments = ["task=pendulum_v", "core=gru", "repetitions=1", "memory_runs=0"]
+    own = ["agent.n_critics=2", "replay.batch_size=600"]
+    assert recipe("benchmark", "update", *arguments, *own) == 0
+    assert "batch of 3 full episodes of 200" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Known: acting, all, cores, end_to_end, replay, update"),
+        ([], "Known: acting, all, cores, end_to_end, operations, replay, update"),
         (["updat"], "Nearest: update"),
         (["replay", "core=gru"], "core=gru: expected NAME=VALUE"),
         (["update", "threads=two"], "threads: expected a whole number"),
@@ -264,6 +279,8 @@ def test_recipe_prints_one_table_and_writes_it(tmp_path, capsys):
         (["all", "task=hoper_v"], "Nearest: hopper_v"),
         (["acting", "core=gruu"], "Nearest: gru"),
         (["replay", "stored=10"], "stored: expected room"),
+        (["replay", "agent.n_critics=2"], "agent.n_critics=2: replay has no use"),
+        (["operations", "operation=gur"], "operations: expected some of"),
     ],
 )
 def test_recipe_ends_mistakes_in_a_sentence(capsys, arguments, message):

@@ -124,10 +124,13 @@ def test_a_million_transitions_of_walker_take_at_most_120_mb():
     [
         (lambda: time_collecting(small(), repetitions=0), "repetitions: expected 1"),
         (lambda: time_end_to_end(small(), steps=0), "steps: expected 1 or more"),
-        (lambda: time_end_to_end(small("device=cuda")), "device: expected cpu, got"),
+        (
+            lambda: time_end_to_end(small("device=cuda")),
+            "PyTorch sees, got",
+        ),
         (
             lambda: time_collecting(compose(["task=pendulum_v", "device=cuda"])),
-            "device: expected cpu",
+            "PyTorch sees",
         ),
         (lambda: replay_memory([10], [20]), "stored: expected 1 or more, got 0"),
     ],
