@@ -117,7 +117,6 @@ def test_updates_are_counted_with_their_policy_steps(monkeypatch, delay):
     assert torch.get_num_threads() == before
     row, products = rows
     assert products.quantity == "updates' matrix products alone"
-    assert products.median > row.median
     assert (
         row.case == "pendulum_v, gru, batch of 1 full episodes of 200 packed [1, 201]"
     )
