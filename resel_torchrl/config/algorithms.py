@@ -53,10 +53,7 @@ def resolve_algorithm(config: Config, *, discrete: bool) -> Config:
     name = config.agent.algorithm
     if name == AUTO:
         name = "discrete_resel" if discrete else "resel"
-    groups = {
-        "agent": {"algorithm": name},
-        "train": {},
-    }
+    groups: dict[str, dict[str, Any]] = {"agent": {"algorithm": name}, "train": {}}
     problems = []
     for key in OPTIONS:
         group, _, option = key.partition(".")
@@ -69,15 +66,22 @@ def resolve_algorithm(config: Config, *, discrete: bool) -> Config:
                 f"{key}: expected auto, as {name} has no such value, got {given!r}; "
                 f"leave it out, or choose agent.algorithm={' or '.join(takers)}."
             )
-    if problems:
-        raise ConfigError(problems)
-    return dataclasses.replace(
+    resolved = dataclasses.replace(
         config,
         **{
             group: dataclasses.replace(getattr(config, group), **values)
             for group, values in groups.items()
         },
     )
+    entropy = resolved.train.target_entropy
+    if resolved.train.fixed_alpha is True and entropy != AUTO:
+        problems.append(
+            "train.target_entropy: expected auto, as a fixed temperature aims at none, "
+            f"got {entropy}; leave it out, or write train.fixed_alpha=false."
+        )
+    if problems:
+        raise ConfigError(problems)
+    return resolved
 
 
 def algorithm_problems(config: Config, task: TaskInfo) -> list[str]:
