@@ -64,7 +64,7 @@ def resolve_algorithm(config: Config, *, discrete: bool) -> Config:
             takers = [other for other, values in DEFAULTS.items() if key in values]
             problems.append(
                 f"{key}: expected auto, as {name} has no such value, got {given!r}; "
-                f"leave it out, or choose agent.algorithm={' or '.join(takers)}."
+                f"write {key}=auto, or choose agent.algorithm={' or '.join(takers)}."
             )
     resolved = dataclasses.replace(
         config,
@@ -77,7 +77,8 @@ def resolve_algorithm(config: Config, *, discrete: bool) -> Config:
     if resolved.train.fixed_alpha is True and entropy != AUTO:
         problems.append(
             "train.target_entropy: expected auto, as a fixed temperature aims at none, "
-            f"got {entropy}; leave it out, or write train.fixed_alpha=false."
+            f"got {entropy}; write train.target_entropy=auto, or "
+            "train.fixed_alpha=false."
         )
     if problems:
         raise ConfigError(problems)

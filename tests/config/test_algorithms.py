@@ -73,7 +73,7 @@ def test_values_reach_the_loss_and_the_actor(tmp_path):
         (
             ["task=pendulum_v", "train.target_noise=0.1"],
             "train.target_noise: expected auto, as resel has no such value, got 0.1; "
-            "leave it out, or choose agent.algorithm=td3_resel",
+            "write train.target_noise=auto, or choose agent.algorithm=td3_resel",
         ),
         (
             ["task=pendulum_v", "agent.algorithm=td3_resel", "train.alpha_init=0.1"],
