@@ -32,13 +32,22 @@ HOOKS: dict[str, Hook] = {
         "f601ec7a6e7c",
     ),
     "torchrl.objectives.common:LossModule.convert_to_functional": Hook(
-        "registers the encoders without copying their parameters", "c1447a11a9e4"
+        "registers networks without copying their parameters", "c1447a11a9e4"
     ),
     "torchrl.objectives.common:LossModule._loss_mask_keys": Hook(
         "names the masks of a batch, besides `valid`", "5e0ff8b88ee6"
     ),
     "torchrl.objectives.common:LossModule._expand_loss_mask": Hook(
         "aligns such a mask with the transitions", "3df0ca59225e"
+    ),
+    "torchrl.objectives.common:LossModule._forward_value_estimator_keys": Hook(
+        "calls `_set_in_keys` after `set_keys`", "eb45b97d0d36"
+    ),
+    "torchrl.objectives.common:LossModule._default_device": Hook(
+        "the device of the value estimator", "3018f391c30d"
+    ),
+    "torchrl.objectives.common:LossModule._clear_weakrefs": Hook(
+        "called at the end of forward, as TorchRL's losses do", "eabb5d769586"
     ),
     "torchrl.objectives.sac:SACLoss.__init__": Hook(
         "called with num_qvalue_nets=None and the ensemble critic", "a759de7be1b8"

@@ -62,7 +62,7 @@ def resolve_algorithm(config: Config, *, discrete: bool) -> Config:
     name = config.agent.algorithm
     if name == AUTO:
         name = "discrete_resel" if discrete else "resel"
-    groups = {
+    groups: dict[str, dict[str, Any]] = {
         "agent": {"algorithm": name},
         "train": {"acting": _acting(config)},
     }
@@ -76,17 +76,25 @@ def resolve_algorithm(config: Config, *, discrete: bool) -> Config:
             takers = [other for other, values in DEFAULTS.items() if key in values]
             problems.append(
                 f"{key}: expected auto, as {name} has no such value, got {given!r}; "
-                f"leave it out, or choose agent.algorithm={' or '.join(takers)}."
+                f"write {key}=auto, or choose agent.algorithm={' or '.join(takers)}."
             )
-    if problems:
-        raise ConfigError(problems)
-    return dataclasses.replace(
+    resolved = dataclasses.replace(
         config,
         **{
             group: dataclasses.replace(getattr(config, group), **values)
             for group, values in groups.items()
         },
     )
+    entropy = resolved.train.target_entropy
+    if resolved.train.fixed_alpha is True and entropy != AUTO:
+        problems.append(
+            "train.target_entropy: expected auto, as a fixed temperature aims at none, "
+            f"got {entropy}; write train.target_entropy=auto, or "
+            "train.fixed_alpha=false."
+        )
+    if problems:
+        raise ConfigError(problems)
+    return resolved
 
 
 def _acting(config: Config) -> str:

@@ -273,58 +273,6 @@ class DiscreteRESeLLoss(LossModule):
         bootstrap = functional.expectation(each, probs)
         return bounded_target(self, bootstrap, batch, decay=1.0)
 
-    def qvalue_loss(
-        self, tensordict: TensorDictBase
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Critic loss and, without gradient, what it was made of.
-
-        Args:
-            tensordict: packed batch ``[R, L]``.
-
-        Returns:
-            The loss and scalars, see :meth:`RESeLLoss.qvalue_v2_loss`.
-        """
-        batch = self._read(tensordict)
-        target, clamped = self._compute_target(batch)
-        context, _ = self._networks.contexts("critic_encoder", batch.rows)
-        values = functional.value_of_action(
-            self._values(batch.rows[:, :-1], context, batch.action.shape[-1]),
-            batch.action,
-        )
-        return critic_term(self, values, context, target, clamped, batch.mask)
-
-    def actor_loss(
-        self, tensordict: TensorDictBase
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Actor loss; its gradient reaches the actor and its encoder only.
-
-        Args:
-            tensordict: packed batch ``[R, L]``.
-
-        Returns:
-            The loss, and without gradient ``log_prob`` (its expectation over the
-            actions) and ``mask``, ``[R, L - 1]`` both, and the scalar
-            ``context_actor_norm``.
-        """
-        batch = self._read(tensordict)
-        rows = batch.rows[:, :-1]
-        actor_context, _ = self._networks.contexts("actor_encoder", batch.rows)
-        probs, log_probs = self._act(rows, actor_context)
-        with torch.no_grad():
-            critic_context, _ = self._networks.contexts("critic_encoder", batch.rows)
-            values = self._values(rows, critic_context, probs.shape[-1])
-        each = functional.actor_loss(log_probs, values, self._alpha)
-        loss = reduce_term(self, functional.expectation(each, probs), batch.mask)
-        norm = actor_context.detach().norm(dim=-1)
-        return loss, {
-            "log_prob": functional.expectation(log_probs, probs).detach(),
-            "mask": batch.mask,
-            "context_actor_norm": functional.masked_mean(norm, batch.mask),
-        }
-
-    def _alpha_loss(self, log_prob: Tensor) -> Tensor:
-        return functional.alpha_loss(self.log_alpha, log_prob, self.target_entropy)
-
     def critic_loss(self, tensordict: TensorDictBase) -> TensorDict:
         """The critic's term alone: three encoder passes, one step of the target bound.
 
@@ -332,13 +280,22 @@ class DiscreteRESeLLoss(LossModule):
             tensordict: packed batch ``[R, L]``; it is not changed.
 
         Returns:
-            ``loss_qvalue`` and, without gradient, the scalars of :meth:`qvalue_loss`.
+            ``loss_qvalue`` and, without gradient, the scalars ``target_value``,
+            ``td_error``, ``clamped_fraction`` and ``context_critic_norm``, see
+            :meth:`RESeLLoss.qvalue_v2_loss`.
 
         Raises:
             ValueError: a flat batch, or an entry of the wrong shape or dtype.
             KeyError: an entry is missing.
         """
-        loss, diagnostics = self.qvalue_loss(tensordict)
+        batch = self._read(tensordict)
+        target, clamped = self._compute_target(batch)
+        context, _ = self._networks.contexts("critic_encoder", batch.rows)
+        each = self._values(batch.rows[:, :-1], context, batch.action.shape[-1])
+        values = functional.value_of_action(each, batch.action)
+        loss, diagnostics = critic_term(
+            self, values, context, target, clamped, batch.mask
+        )
         return TensorDict({"loss_qvalue": loss, **diagnostics})
 
     def policy_loss(self, tensordict: TensorDictBase) -> TensorDict:
@@ -356,15 +313,27 @@ class DiscreteRESeLLoss(LossModule):
             ValueError: a flat batch, or an entry of the wrong shape or dtype.
             KeyError: an entry is missing.
         """
-        loss_actor, terms = self.actor_loss(tensordict)
-        log_prob, mask = terms["log_prob"], terms["mask"]
+        batch = self._read(tensordict)
+        rows, mask, alpha = batch.rows[:, :-1], batch.mask, self._alpha
+        actor_context, _ = self._networks.contexts("actor_encoder", batch.rows)
+        probs, log_probs = self._act(rows, actor_context)
+        with torch.no_grad():
+            critic_context, _ = self._networks.contexts("critic_encoder", batch.rows)
+            values = self._values(rows, critic_context, probs.shape[-1])
+        each = functional.actor_loss(log_probs, values, alpha)
+        actor_term = functional.expectation(each, probs)
+        log_prob = functional.expectation(log_probs, probs).detach()
+        alpha_term = functional.alpha_loss(
+            self.log_alpha, log_prob, self.target_entropy
+        )
+        norm = actor_context.detach().norm(dim=-1)
         return TensorDict(
             {
-                "loss_actor": loss_actor,
-                "loss_alpha": reduce_term(self, self._alpha_loss(log_prob), mask),
-                "alpha": self._alpha,
+                "loss_actor": reduce_term(self, actor_term, mask),
+                "loss_alpha": reduce_term(self, alpha_term, mask),
+                "alpha": alpha,
                 "entropy": -functional.masked_mean(log_prob, mask),
-                "context_actor_norm": terms["context_actor_norm"],
+                "context_actor_norm": functional.masked_mean(norm, mask),
             }
         )
 

@@ -5,11 +5,12 @@ Context-Encoder-Specific Learning Rate", 2024, `arXiv 2405.15384
 <https://arxiv.org/abs/2405.15384>`_. Its losses are those of soft actor-critic (SAC,
 `arXiv 1812.05905 <https://arxiv.org/abs/1812.05905>`_) with the ensemble target of
 REDQ (`arXiv 2101.05982 <https://arxiv.org/abs/2101.05982>`_) on contexts of whole
-episodes.
+episodes. Discrete actions and the form of TD3 use the same functions and a few more.
 
 Shapes: a batch has ``R`` rows of ``L`` observations, so ``T = L - 1`` columns of
-transitions; ``n`` critics; ``[R, T]`` is one number per transition. No function looks
-at a value on the host, so all of them run unchanged under CUDA graphs.
+transitions; ``n`` critics; ``[R, T]`` is one number per transition, and ``*`` stands
+for nothing or for the number of discrete actions. No function looks at a value on the
+host, so all of them run unchanged under CUDA graphs.
 """
 
 from __future__ import annotations
@@ -129,7 +130,8 @@ def smoothed_action(action: Tensor, scale: float, limit: float) -> Tensor:
     """``clip(a + clip(noise, -limit, limit), -1, 1)``, ``noise ~ N(0, scale)``.
 
     Target policy smoothing of TD3 (`arXiv 1802.09477
-    <https://arxiv.org/abs/1802.09477>`_, eq. 14): similar actions get similar targets.
+    <https://arxiv.org/abs/1802.09477>`_, section 5.3): similar actions get similar
+    targets.
 
     Args:
         action: ``[R, T, A]``, each entry in [-1, 1].
@@ -149,7 +151,7 @@ def smoothed_action(action: Tensor, scale: float, limit: float) -> Tensor:
 
 
 def subset_minimum(values: Tensor, subset: Tensor) -> Tensor:
-    """``min_{j in M} Q'_j`` (REDQ, Algorithm 1; with two critics TD3, eq. 10).
+    """``min_{j in M} Q'_j`` (REDQ, Algorithm 1; with two critics TD3, section 4.2).
 
     Args:
         values: target critics at the next step, ``[R, T, *, n]``.

@@ -250,48 +250,6 @@ class TD3RESeLLoss(LossModule):
         bootstrap = functional.subset_minimum(values, subset)
         return bounded_target(self, bootstrap, batch, decay=0.999)
 
-    def qvalue_loss(
-        self, tensordict: TensorDictBase
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Critic loss and, without gradient, what it was made of.
-
-        Args:
-            tensordict: packed batch ``[R, L]``.
-
-        Returns:
-            The loss and scalars, see :meth:`RESeLLoss.qvalue_v2_loss`.
-        """
-        batch = self._read(tensordict)
-        target, clamped = self._compute_target(batch)
-        context, _ = self._networks.contexts("critic_encoder", batch.rows)
-        values = self._values(batch.rows[:, :-1], context, batch.action)
-        return critic_term(self, values, context, target, clamped, batch.mask)
-
-    def actor_loss(
-        self, tensordict: TensorDictBase
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Actor loss; its gradient reaches the actor and its encoder only.
-
-        Args:
-            tensordict: packed batch ``[R, L]``.
-
-        Returns:
-            The loss, and the scalar ``context_actor_norm``, without gradient.
-        """
-        batch = self._read(tensordict)
-        rows = batch.rows[:, :-1]
-        actor_context, _ = self._networks.contexts("actor_encoder", batch.rows)
-        with torch.no_grad():
-            critic_context, _ = self._networks.contexts("critic_encoder", batch.rows)
-        frozen = self.qvalue_network_params.detach()
-        action = self._act(rows, actor_context)
-        values = self._values(rows, critic_context, action, frozen)
-        term = functional.deterministic_actor_loss(values)
-        norm = actor_context.detach().norm(dim=-1)
-        return reduce_term(self, term, batch.mask), {
-            "context_actor_norm": functional.masked_mean(norm, batch.mask)
-        }
-
     def critic_loss(self, tensordict: TensorDictBase) -> TensorDict:
         """The critic's term alone: three encoder passes, one step of the target bound.
 
@@ -299,13 +257,21 @@ class TD3RESeLLoss(LossModule):
             tensordict: packed batch ``[R, L]``; it is not changed.
 
         Returns:
-            ``loss_qvalue`` and, without gradient, the scalars of :meth:`qvalue_loss`.
+            ``loss_qvalue`` and, without gradient, the scalars ``target_value``,
+            ``td_error``, ``clamped_fraction`` and ``context_critic_norm``, see
+            :meth:`RESeLLoss.qvalue_v2_loss`.
 
         Raises:
             ValueError: a flat batch, or an entry of the wrong shape or dtype.
             KeyError: an entry is missing.
         """
-        loss, diagnostics = self.qvalue_loss(tensordict)
+        batch = self._read(tensordict)
+        target, clamped = self._compute_target(batch)
+        context, _ = self._networks.contexts("critic_encoder", batch.rows)
+        values = self._values(batch.rows[:, :-1], context, batch.action)
+        loss, diagnostics = critic_term(
+            self, values, context, target, clamped, batch.mask
+        )
         return TensorDict({"loss_qvalue": loss, **diagnostics})
 
     def policy_loss(self, tensordict: TensorDictBase) -> TensorDict:
@@ -321,8 +287,22 @@ class TD3RESeLLoss(LossModule):
             ValueError: a flat batch, or an entry of the wrong shape or dtype.
             KeyError: an entry is missing.
         """
-        loss, diagnostics = self.actor_loss(tensordict)
-        return TensorDict({"loss_actor": loss, **diagnostics})
+        batch = self._read(tensordict)
+        rows, mask = batch.rows[:, :-1], batch.mask
+        actor_context, _ = self._networks.contexts("actor_encoder", batch.rows)
+        with torch.no_grad():
+            critic_context, _ = self._networks.contexts("critic_encoder", batch.rows)
+        frozen = self.qvalue_network_params.detach()
+        action = self._act(rows, actor_context)
+        values = self._values(rows, critic_context, action, frozen)
+        term = functional.deterministic_actor_loss(values)
+        norm = actor_context.detach().norm(dim=-1)
+        return TensorDict(
+            {
+                "loss_actor": reduce_term(self, term, mask),
+                "context_actor_norm": functional.masked_mean(norm, mask),
+            }
+        )
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDict:

@@ -52,6 +52,7 @@ def test_values_reach_the_loss_and_the_actor(tmp_path):
     assert actor.exploration_noise == 0.7
     assert loss.value_estimator.gamma == 0.5
     options = ["train.alpha_init=0.3", "train.target_entropy=0.25"]
+    options += ["train.fixed_alpha=false"]
     loss = start(tmp_path / "b", DISCRETE, *options).learner.loss
     assert loss.log_alpha.exp().item() == pytest.approx(0.3)
     assert loss.target_entropy == 0.25
@@ -72,7 +73,7 @@ def test_values_reach_the_loss_and_the_actor(tmp_path):
         (
             ["task=pendulum_v", "train.target_noise=0.1"],
             "train.target_noise: expected auto, as resel has no such value, got 0.1; "
-            "leave it out, or choose agent.algorithm=td3_resel",
+            "write train.target_noise=auto, or choose agent.algorithm=td3_resel",
         ),
         (
             ["task=pendulum_v", "agent.algorithm=td3_resel", "train.alpha_init=0.1"],
@@ -81,6 +82,10 @@ def test_values_reach_the_loss_and_the_actor(tmp_path):
         (
             ["task=hopper_v_mujoco", "agent.algorithm=td3_resel"],
             "train.target_entropy: expected auto, as td3_resel has no such value",
+        ),
+        (
+            ["task=cartpole_p", "train.target_entropy=0.1"],
+            "train.target_entropy: expected auto, as a fixed temperature aims at none",
         ),
         (
             ["task=pendulum_v", "agent.algorithm=sac"],

@@ -8,10 +8,12 @@ from resel_torchrl.training import load_policy
 
 
 @pytest.mark.gpu
-def test_a_run_on_a_gpu_stops_resumes_and_loads_on_a_cpu(tmp_path):
+@pytest.mark.parametrize("algorithm", ["resel", "td3_resel"])
+def test_a_run_on_a_gpu_stops_resumes_and_loads_on_a_cpu(tmp_path, algorithm):
     overrides = [
         "task=pendulum_v",
         "device=cuda",
+        f"agent.algorithm={algorithm}",
         "steps=415",
         "train.random_steps=400",
         "eval.interval=0",
