@@ -70,6 +70,7 @@ class TransformerCore(SequenceCore):
     flattened, and the number of steps in it: ``2 · context · n_layers · size + 1``
     numbers for each row, two million at the defaults and a width of 256. Slots that
     are not in use are zero. :meth:`step` reads and copies those that are.
+    :meth:`forward` makes one mask of ``R · n_heads · L · L`` numbers for all blocks.
 
     An episode may have ``context`` steps. A longer one raises on a CPU; elsewhere a
     look at the positions would make the host wait, so there its outputs are NaN from
