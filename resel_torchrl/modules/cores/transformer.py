@@ -70,6 +70,7 @@ class TransformerCore(SequenceCore):
     flattened, and the number of steps in it: ``2 · context · n_layers · size + 1``
     numbers for each row, two million at the defaults and a width of 256. Slots that
     are not in use are zero. :meth:`step` reads and copies those that are.
+    :meth:`forward` makes one mask of ``R · n_heads · L · L`` numbers for all blocks.
 
     An episode may have ``context`` steps. A longer one raises on a CPU; elsewhere a
     look at the positions would make the host wait, so there its outputs are NaN from
@@ -166,10 +167,19 @@ class TransformerCore(SequenceCore):
             present.append(keys_values)
         y = self.out_proj(self.norm(x))
         y = y.masked_fill(spoilt.unsqueeze(-1), torch.nan)
-        everything = torch.cat([torch.stack(present, 2), cache], 1)
-        count = (position[:, -1] + 1).to(y.dtype)
-        count = count.masked_fill(spoilt[:, -1], torch.nan)
-        return y, self._new_state(everything, L, begin[:, -1], kept, count)
+        present = torch.stack(present, 2)  # [R, L, n_layers, 2, size]
+        count = (position[:, -1] + 1).to(y.dtype).masked_fill(spoilt[:, -1], torch.nan)
+        if L > 1:
+            cache = _last_episode(present, cache, begin[:, -1], kept)
+        held, state = cache.flatten(1), y.new_zeros(R, self.state_size)
+        if held.shape[1]:
+            state[:, : held.shape[1]] = held
+        if L == 1:  # acting: one more slot, without another copy of the cache
+            new = present.flatten(1)
+            place = position.clamp(max=self.max_length - 1) * new.shape[1]
+            state.scatter_(1, place + torch.arange(new.shape[1], device=x.device), new)
+        state[:, -1] = count
+        return y, state
 
     def step(self, x: Tensor, is_init: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`SequenceCore.step`.
@@ -202,20 +212,20 @@ class TransformerCore(SequenceCore):
         bias = -slopes[:, None, None] * back.to(x.dtype).unsqueeze(1)
         return bias.masked_fill_(~allowed.unsqueeze(1), -torch.inf)
 
-    def _new_state(self, everything, L, begin, kept, count):
-        """Keys and values of the last episode in its slots, then their number."""
-        slot = torch.arange(kept, device=begin.device)
-        source = begin[:, None] + slot  # a time step, or a slot of the cache
-        from_cache = source < 0
-        valid = (source < L) & ~count.isnan()[:, None]
-        source = torch.where(from_cache, L + slot, source.clamp(max=L - 1))
-        rows = torch.arange(len(begin), device=begin.device)[:, None]
-        slots = everything[rows, source.clamp(max=everything.shape[1] - 1)]
-        slots = slots.masked_fill(~valid[..., None, None, None], 0).flatten(1)
-        state = slots.new_zeros(len(begin), self.state_size)
-        state[:, : slots.shape[1]] = slots
-        state[:, -1] = count
-        return state
+
+def _last_episode(present: Tensor, cache: Tensor, begin: Tensor, kept: int) -> Tensor:
+    """Keys and values of each row's last episode in its first ``kept`` slots.
+
+    The episode begins at time ``begin``; before 0 are those of its steps that the cache
+    holds. Slots that it does not fill are zero.
+    """
+    L, slot = present.shape[1], torch.arange(kept, device=begin.device)
+    everything = torch.cat([present, cache], 1)
+    time = begin[:, None] + slot
+    source = torch.where(time < 0, L + slot, time.clamp(max=L - 1))
+    rows = torch.arange(len(begin), device=begin.device)[:, None]
+    slots = everything[rows, source.clamp(max=everything.shape[1] - 1)]
+    return slots.masked_fill((time >= L)[..., None, None, None], 0)
 
 
 def _may_look(tensor: Tensor) -> bool:
