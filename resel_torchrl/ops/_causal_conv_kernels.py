@@ -67,13 +67,13 @@ def forward_kernel(
 
     # The last block of time also knows which of the last inputs its end can see.
     if tl.program_id(1) == tl.num_programs(1) - 1:
-        alive = d < D
+        seen = d < D
         for j in tl.static_range(K - 1):
             s = L - 1 - j + tl.zeros_like(d)
-            tap = _inputs(x, state, s, d, mask_d, X_TIME, K)
-            at = (row * D + d) * (K - 1) + (K - 2 - j)
-            tl.store(last + at, tl.where(alive, tap, 0.0), mask=mask_d)
-            alive = alive & (tl.load(flags + s, mask=s >= 0, other=0) == 0)
+            past = _inputs(x, state, s, d, mask_d, X_TIME, K)
+            place = (row * D + d) * (K - 1) + (K - 2 - j)
+            tl.store(last + place, tl.where(seen, past, 0.0), mask=mask_d)
+            seen = seen & (tl.load(flags + s, mask=s >= 0, other=0) == 0)
 
 
 @triton.jit

@@ -8,6 +8,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+OPTIONS = {"num_stages": 1, "enable_fp_fusion": True}
+"""Of every launch: the kernels fetch ahead themselves, and want multiply-adds."""
+
 
 @lru_cache
 def import_kernels(module: str) -> ModuleType:
@@ -76,6 +79,7 @@ def check_tensors(
         )
 
 
+@torch.compiler.assume_constant_result
 def _interpreted() -> bool:
     """Whether Triton interprets kernels on the CPU, as ``TRITON_INTERPRET=1`` asks."""
     if importlib.util.find_spec("triton") is None:

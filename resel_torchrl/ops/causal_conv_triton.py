@@ -7,6 +7,7 @@ from torch import Tensor
 
 from resel_torchrl.ops._resets import any_requires_grad
 from resel_torchrl.ops._triton import (
+    OPTIONS,
     check_tensors,
     dense_last,
     import_kernels,
@@ -105,6 +106,7 @@ def _forward(
             KEEP=keep,
             BLOCK_L=_STEPS,
             BLOCK_D=block,
+            **OPTIONS,
         )
     return y, last, linear
 
@@ -147,6 +149,7 @@ def _backward(
             SILU=silu,
             BLOCK_L=_STEPS,
             BLOCK_D=block,
+            **OPTIONS,
         )
     return grad_x, parts_weight.sum((0, 1)), parts_bias.sum((0, 1)), grad_state
 

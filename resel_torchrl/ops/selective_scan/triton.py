@@ -8,6 +8,7 @@ from torch import Tensor
 
 from resel_torchrl.ops._resets import any_requires_grad
 from resel_torchrl.ops._triton import (
+    OPTIONS,
     check_tensors,
     dense_last,
     import_kernels,
@@ -203,6 +204,7 @@ def _forward(
         **_sizes(A, plan.forward_channels),
         "STEPS": plan.steps,
         "num_warps": plan.forward_warps,
+        **OPTIONS,
     }
     with torch.cuda.device_of(x):
         if grid[2] > 1:
@@ -269,6 +271,7 @@ def _backward(
         **_sizes(A, plan.backward_channels),
         "STEPS": plan.steps,
         "num_warps": plan.backward_warps,
+        **OPTIONS,
     }
     grad_x, grad_dt = (x.new_empty(R, L, channels) for _ in range(2))
     grad_z = x.new_empty((R, L, channels) if z is not None else 0)
@@ -285,6 +288,7 @@ def _backward(
                 *(grad_y, z, ungated, grad_out, grad_z, z.stride(0), L, z.stride(1)),
                 D=channels,
                 BLOCK=_GATE_BLOCK,
+                **OPTIONS,
             )
             grad_y = grad_out
         if grid[2] > 1:
@@ -309,6 +313,7 @@ def _backward(
             SOFTPLUS=dt_softplus,
             BLOCK_L=_FINISH_STEPS,
             BLOCK_D=_FINISH_CHANNELS,
+            **OPTIONS,
         )
     grad_B, grad_C = parts_BC.sum(0).unbind()
     # Outputs of an operation must not share memory.
