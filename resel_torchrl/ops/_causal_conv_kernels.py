@@ -22,7 +22,7 @@ def _inputs(x, state, s, d, mask, X_TIME: tl.constexpr, K: tl.constexpr):
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L"])
 def forward_kernel(
     x,
     weight,
@@ -76,7 +76,7 @@ def forward_kernel(
             seen = seen & (tl.load(flags + s, mask=s >= 0, other=0) == 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L"])
 def backward_kernel(
     x,
     weight,

@@ -100,7 +100,7 @@ def _entering_state(
     return h
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L", "T"])
 def chunk_ends_kernel(
     x,
     dt,
@@ -157,7 +157,7 @@ def chunk_ends_kernel(
     tl.store(seen + at, reset.to(tl.int8))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L", "T"])
 def forward_kernel(
     x,
     dt,
@@ -255,7 +255,7 @@ def forward_kernel(
         tl.store(last + row * D * N + dn, h, mask=mask_dn)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L"])
 def gate_backward_kernel(
     grad_y,
     z,
@@ -281,7 +281,7 @@ def gate_backward_kernel(
     tl.store(grad_z + at, grad * (out * slope), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L", "T"])
 def chunk_adjoints_kernel(
     dt,
     A,
@@ -340,7 +340,7 @@ def chunk_adjoints_kernel(
     tl.store(seen + at, reset.to(tl.int8))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L", "T"])
 def backward_kernel(
     x,
     dt,
@@ -463,7 +463,7 @@ def backward_kernel(
         tl.store(grad_state + row * D * N + dn, grad_h, mask=mask_dn)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L"])
 def finish_kernel(
     x,
     dt,
