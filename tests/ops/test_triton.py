@@ -88,9 +88,10 @@ def test_missing_triton_is_named(monkeypatch):
 def test_plans_fit_the_kernels(rows, channels, states):
     """Powers of two, whole blocks of steps, and no cut where the chip is full."""
     plan = SCAN.launch_plan(rows, 1000, channels, states)
-    for block in (plan.forward_channels, plan.backward_channels, plan.forward_warps):
-        assert block & (block - 1) == 0
-    for chunk in (plan.forward_chunk, plan.backward_chunk):
-        assert chunk % plan.steps == 0 and chunk >= 64
+    for way in plan:
+        for power in (way.channels, way.warps, way.batch):
+            assert power & (power - 1) == 0
+        assert way.chunk % SCAN._STEPS == 0 and way.chunk >= 64
+        assert SCAN._STEPS % way.batch == 0
     if rows * channels * states >= 64 * 512 * 64:
-        assert plan.forward_chunk == plan.backward_chunk == 1000
+        assert plan.forward.chunk == plan.backward.chunk == 1000

@@ -21,12 +21,16 @@ from resel_torchrl.ops._triton import OPTIONS  # noqa: E402
 from tests.ops.triton_cases import CONV, SCAN  # noqa: E402
 
 D, N, K = 512, 64, 8
-PLAN = SCAN.launch_plan(2, 1010, D, N)
+PAPER, MANY_ROWS = SCAN.launch_plan(2, 1010, D, N), SCAN.launch_plan(64, 250, D, N)
 # As the Mamba mixer lays its tensors out: z is half of one, B and C parts of another.
-STRIDES = {"X_TIME": D, "DT_TIME": D, "B_TIME": 160, "C_TIME": 160, "Z_TIME": 2 * D}
-SIZES = {**STRIDES, "D": D, "N": N, "BLOCK_N": N, "STEPS": PLAN.steps}
-FORWARD = {**SIZES, "BLOCK_D": PLAN.forward_channels}
-BACKWARD = {**SIZES, "BLOCK_D": PLAN.backward_channels, "BATCH": PLAN.batch}
+STRIDES = {"X_TIME": D, "DT_TIME": D, "B_TIME": 144, "C_TIME": 144, "Z_TIME": 2 * D}
+SIZES = {**STRIDES, "D": D, "N": N, "BLOCK_N": N, "STEPS": SCAN._STEPS}
+
+
+def scan_sizes(plan):
+    return {**SIZES, "BLOCK_D": plan.channels, "BATCH": plan.batch}
+
+
 ALL = {"GATED": True, "KEEP": True, "SPLIT": True, "SOFTPLUS": True}
 TILE = {**STRIDES, "D": D, "K": K, "SILU": True, "KEEP": True}
 TILE |= {"BLOCK_L": CONV._STEPS, "BLOCK_D": CONV._CHANNELS}
@@ -36,13 +40,6 @@ SCAN_KERNELS = importlib.import_module(SCAN._KERNELS)
 CONV_KERNELS = importlib.import_module(CONV._KERNELS)
 # name: kernel, its constants, warps
 KERNELS = {
-    "scan chunk ends": (SCAN_KERNELS.chunk_ends_kernel, FORWARD, PLAN.forward_warps),
-    "scan forward": (SCAN_KERNELS.forward_kernel, FORWARD | ALL, PLAN.forward_warps),
-    "scan forward, plain": (
-        SCAN_KERNELS.forward_kernel,
-        FORWARD | dict.fromkeys(ALL, False),
-        PLAN.forward_warps,
-    ),
     "scan gate backward": (
         SCAN_KERNELS.gate_backward_kernel,
         {**SIZES, "BLOCK": SCAN._GATE_BLOCK},
@@ -50,18 +47,36 @@ KERNELS = {
     ),
     "scan chunk adjoints": (
         SCAN_KERNELS.chunk_adjoints_kernel,
-        BACKWARD,
-        PLAN.backward_warps,
+        scan_sizes(PAPER.backward),
+        PAPER.backward.warps,
     ),
     "scan backward": (
         SCAN_KERNELS.backward_kernel,
-        BACKWARD | ALL,
-        PLAN.backward_warps,
+        scan_sizes(PAPER.backward) | ALL,
+        PAPER.backward.warps,
     ),
     "scan finish": (SCAN_KERNELS.finish_kernel, SIZES | ALL | FINISH, 4),
     "conv forward": (CONV_KERNELS.forward_kernel, TILE, 4),
     "conv backward": (CONV_KERNELS.backward_kernel, TILE, 4),
 }
+for layout, plan in (("paper", PAPER.forward), ("many rows", MANY_ROWS.forward)):
+    KERNELS |= {
+        f"scan chunk ends, {layout}": (
+            SCAN_KERNELS.chunk_ends_kernel,
+            scan_sizes(plan),
+            plan.warps,
+        ),
+        f"scan forward, {layout}": (
+            SCAN_KERNELS.forward_kernel,
+            scan_sizes(plan) | ALL,
+            plan.warps,
+        ),
+        f"scan forward without gradients, {layout}": (
+            SCAN_KERNELS.forward_kernel,
+            scan_sizes(plan) | ALL | {"KEEP": False, "SPLIT": False},
+            plan.warps,
+        ),
+    }
 
 
 def compiled(kernel, constants, warps, capability):

@@ -195,8 +195,12 @@ def forward_kernel(
     BLOCK_D: tl.constexpr,
     BLOCK_N: tl.constexpr,
     STEPS: tl.constexpr,
+    BATCH: tl.constexpr,
 ):
-    """Outputs, the last state and, with KEEP, what the backward pass needs."""
+    """Outputs, the last state and, with KEEP, what the backward pass needs.
+
+    ``BATCH`` steps are computed while the inputs of the next as many are fetched.
+    """
     row, chunk = tl.program_id(1).to(tl.int64), tl.program_id(2)
     d = tl.program_id(0) * BLOCK_D + tl.arange(0, BLOCK_D)
     n = tl.arange(0, BLOCK_N)
@@ -221,25 +225,27 @@ def forward_kernel(
     boundaries += row * tl.cdiv(L, STEPS) * D * N
     begin = chunk * T
     end = tl.minimum(begin + T, L)
-    x_t = _load_steps(x, d, mask_d, begin, end, X_TIME, STEPS)
-    dt_t = _load_steps(dt, d, mask_d, begin, end, DT_TIME, STEPS)
-    B_t = _load_steps(B, n, mask_n, begin, end, B_TIME, STEPS)
-    C_t = _load_steps(C, n, mask_n, begin, end, C_TIME, STEPS)
-    start_t = _load_flags(flags, begin, end, STEPS)
+    x_t = _load_steps(x, d, mask_d, begin, end, X_TIME, BATCH)
+    dt_t = _load_steps(dt, d, mask_d, begin, end, DT_TIME, BATCH)
+    B_t = _load_steps(B, n, mask_n, begin, end, B_TIME, BATCH)
+    C_t = _load_steps(C, n, mask_n, begin, end, C_TIME, BATCH)
+    start_t = _load_flags(flags, begin, end, BATCH)
     for t in range(begin, end, STEPS):
-        next_x = _load_steps(x, d, mask_d, t + STEPS, end, X_TIME, STEPS)
-        next_dt = _load_steps(dt, d, mask_d, t + STEPS, end, DT_TIME, STEPS)
-        next_B = _load_steps(B, n, mask_n, t + STEPS, end, B_TIME, STEPS)
-        next_C = _load_steps(C, n, mask_n, t + STEPS, end, C_TIME, STEPS)
-        next_start = _load_flags(flags, t + STEPS, end, STEPS)
         if KEEP:
             tl.store(boundaries + t // STEPS * (D * N) + dn, h, mask=mask_dn)
         outputs = ()
-        for k in tl.static_range(STEPS):
-            h = tl.where(start_t[k], 0.0, h)
-            u = dt_t[k] * x_t[k]
-            h = tl.exp2(dt_t[k][:, None] * A2) * h + u[:, None] * B_t[k][None, :]
-            outputs += (tl.sum(h * C_t[k][None, :], axis=1) + skip_d * x_t[k],)
+        for s in tl.static_range(BATCH, STEPS + BATCH, BATCH):
+            next_x = _load_steps(x, d, mask_d, t + s, end, X_TIME, BATCH)
+            next_dt = _load_steps(dt, d, mask_d, t + s, end, DT_TIME, BATCH)
+            next_B = _load_steps(B, n, mask_n, t + s, end, B_TIME, BATCH)
+            next_C = _load_steps(C, n, mask_n, t + s, end, C_TIME, BATCH)
+            next_start = _load_flags(flags, t + s, end, BATCH)
+            for k in tl.static_range(BATCH):
+                h = tl.where(start_t[k], 0.0, h)
+                u = dt_t[k] * x_t[k]
+                h = tl.exp2(dt_t[k][:, None] * A2) * h + u[:, None] * B_t[k][None, :]
+                outputs += (tl.sum(h * C_t[k][None, :], axis=1) + skip_d * x_t[k],)
+            x_t, dt_t, B_t, C_t, start_t = next_x, next_dt, next_B, next_C, next_start
         out = tl.reshape(_stack(outputs), [BLOCK_D, STEPS])
         time = t + tl.arange(0, STEPS)[None, :]
         mask_out = mask_d[:, None] & (time < end)
@@ -250,7 +256,6 @@ def forward_kernel(
             gate = tl.load(z + time * Z_TIME + d[:, None], mask=mask_out, other=0.0)
             out *= gate / (1.0 + tl.exp2(gate * -LOG2_E))
         tl.store(y + at, out, mask=mask_out)
-        x_t, dt_t, B_t, C_t, start_t = next_x, next_dt, next_B, next_C, next_start
     if end == L:
         tl.store(last + row * D * N + dn, h, mask=mask_dn)
 

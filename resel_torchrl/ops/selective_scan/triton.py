@@ -21,32 +21,46 @@ _STEPS = 8
 _FINISH_STEPS, _FINISH_CHANNELS, _GATE_BLOCK = 32, 64, 1024
 
 
+class PassPlan(NamedTuple):
+    """How one pass of the scan is laid over a GPU.
+
+    Attributes:
+        channels: channels of a program, a power of two.
+        warps: warps of a program.
+        batch: steps of time whose inputs are read at once, a power of two.
+        chunk: steps of time of a program, a multiple of 8.
+
+    Examples:
+        >>> PassPlan(channels=8, warps=4, batch=8, chunk=1016).warps
+        4
+    """
+
+    channels: int
+    warps: int
+    batch: int
+    chunk: int
+
+
 class LaunchPlan(NamedTuple):
     """How the scan's kernels are laid over a GPU: everything there is to tune.
 
     Attributes:
-        steps: unrolled steps of a block of time; the state is kept once a block.
-        batch: steps of a block whose inputs the backward pass reads at once.
-        forward_channels: channels of a forward program, a power of two.
-        forward_warps: warps of a forward program.
-        forward_chunk: steps of time of a forward program, a multiple of ``steps``.
-        backward_channels: channels of a backward program, a power of two.
-        backward_warps: warps of a backward program.
-        backward_chunk: steps of time of a backward program, a multiple of ``steps``.
+        forward: the forward pass.
+        backward: the backward pass.
 
     Examples:
-        >>> launch_plan(2, 1010, 512, 64).forward_channels
-        8
+        >>> launch_plan(2, 1010, 512, 64).backward
+        PassPlan(channels=8, warps=1, batch=2, chunk=128)
     """
 
-    steps: int
-    batch: int
-    forward_channels: int
-    forward_warps: int
-    forward_chunk: int
-    backward_channels: int
-    backward_warps: int
-    backward_chunk: int
+    forward: PassPlan
+    backward: PassPlan
+
+
+# States to a lane, warps to a program, and the warps that keep a multiprocessor busy:
+# one to each of its four schedulers, or two where registers allow no third.
+_NARROW, _WIDE = (4, 4, 4), (16, 1, 8)
+_SHORTEST_CHUNK = 64
 
 
 def launch_plan(
@@ -54,16 +68,16 @@ def launch_plan(
 ) -> LaunchPlan:
     """Chooses block sizes, warps and chunks of time.
 
-    Forward, a lane holds 4 states and a program has 4 warps: at two rows of the paper's
-    512 x 64 that is one warp for nearly each of an H100's 528 schedulers, and four
-    steps of shuffles per channel instead of five. Backward, a lane holds 16, several
-    channels among them, so that most of the sum over channels (for B and C) needs no
-    shuffle, and one warp is a program, so that nothing waits at a barrier; a lane then
-    needs all of its 255 registers, which leaves room for two warps a scheduler.
+    *Wide* is one warp a program and 16 states a lane: several channels share the reads
+    of B and C and their gradients' sums, nothing waits at a barrier, and the registers
+    leave room for two warps to a scheduler. Per state it is the cheapest layout, the
+    only one backward. *Narrow* is four states a lane, which spreads two rows of the
+    paper's 512 x 64 over nearly all of an H100's 528 schedulers, forward. Time is cut
+    only where a layout leaves more than half of its places empty, since that costs a
+    second pass over the exponentials: forward, narrow is taken where it can do without
+    a cut and wide cannot.
 
-    Time is cut only where that leaves more than half of the places empty, since a cut
-    costs one more pass over the exponentials: 8 unrolled steps hide a read from L2
-    behind arithmetic, and 64 steps a chunk keep what is passed between chunks cheap.
+    A batch of reads is as long as registers allow without spilling them.
 
     Args:
         rows: ``R``.
@@ -73,25 +87,32 @@ def launch_plan(
         processors: multiprocessors of the GPU, of four schedulers each.
 
     Examples:
-        >>> plan = launch_plan(2, 1010, 512, 64)
-        >>> plan.forward_chunk, plan.backward_chunk
-        (1016, 128)
+        >>> for rows, length in ((1, 16_000), (2, 1010), (64, 250)):
+        ...     launch_plan(rows, length, 512, 64).forward
+        PassPlan(channels=8, warps=1, batch=4, chunk=1000)
+        PassPlan(channels=8, warps=4, batch=8, chunk=1016)
+        PassPlan(channels=8, warps=1, batch=4, chunk=256)
     """
-    lane_states, shortest = {"forward": 4, "backward": 16}, 64
-    most_warps, places = {"forward": 4, "backward": 1}, {"forward": 4, "backward": 8}
-    layout = []
-    for way in ("forward", "backward"):
+
+    def lay_out(layout, batch: int) -> PassPlan:
+        lane_states, most_warps, places = layout
         width = next_power_of_2(states)
-        tile = 32 * lane_states[way] * most_warps[way]
-        block = min(max(tile // width, 1), next_power_of_2(channels))
-        warps = min(max(block * width // (32 * lane_states[way]), 1), most_warps[way])
+        most = max(32 * lane_states * most_warps // width, 1)
+        block = min(most, next_power_of_2(channels))
+        warps = min(max(block * width // (32 * lane_states), 1), most_warps)
         running = rows * math.ceil(channels / block) * warps
         chunks = 1
-        if 2 * running <= places[way] * processors:
-            chunks = min(places[way] * processors // running, length // shortest)
-        chunk = math.ceil(length / max(chunks, 1) / _STEPS) * _STEPS
-        layout += [block, warps, chunk]
-    return LaunchPlan(_STEPS, 2, *layout)
+        if 2 * running <= places * processors:
+            chunks = max(
+                min(places * processors // running, length // _SHORTEST_CHUNK), 1
+            )
+        chunk = math.ceil(length / chunks / _STEPS) * _STEPS
+        return PassPlan(block, warps, batch, chunk)
+
+    forward, narrow = lay_out(_WIDE, 4), lay_out(_NARROW, 8)
+    if forward.chunk < length <= narrow.chunk:
+        forward = narrow
+    return LaunchPlan(forward, lay_out(_WIDE, 2))
 
 
 def selective_scan_triton(
@@ -196,21 +217,15 @@ def _forward(
     gate = x if z is None else dense_last(z)
     A, D, is_init, state = (t.contiguous() for t in (A, D, is_init, state))
     R, L, channels = x.shape
-    plan = launch_plan(R, L, channels, A.shape[1], processors(x))
-    T = plan.forward_chunk
-    grid = (math.ceil(channels / plan.forward_channels), R, math.ceil(L / T))
+    plan = launch_plan(R, L, channels, A.shape[1], processors(x)).forward
+    grid = _grid(x, plan)
     ends, sums, seen = _passed_between_chunks(A, grid)
-    common = {
-        **_sizes(A, plan.forward_channels),
-        "STEPS": plan.steps,
-        "num_warps": plan.forward_warps,
-        **OPTIONS,
-    }
+    common = _common(A, plan)
     with torch.cuda.device_of(x):
         if grid[2] > 1:
             kernels.chunk_ends_kernel[grid](
                 *(x, dt, A, B, is_init, ends, sums, seen),
-                *(x.stride(0), dt.stride(0), B.stride(0), L, T),
+                *(x.stride(0), dt.stride(0), B.stride(0), L, plan.chunk),
                 *(x.stride(1), dt.stride(1), B.stride(1)),
                 **common,
             )
@@ -218,11 +233,12 @@ def _forward(
             *(x, dt, A, B, C, D, is_init, state, gate),
             *(y, ungated, last, boundaries, ends, sums, seen),
             *(x.stride(0), dt.stride(0), B.stride(0), C.stride(0), gate.stride(0)),
-            *(L, T),
+            *(L, plan.chunk),
             *(x.stride(1), dt.stride(1), B.stride(1), C.stride(1), gate.stride(1)),
             GATED=z is not None,
             KEEP=keep,
             SPLIT=grid[2] > 1,
+            BATCH=plan.batch,
             **common,
         )
     return y, last, sizes, ungated, boundaries
@@ -263,16 +279,10 @@ def _backward(
     grad_y, grad_last = grad_y.contiguous(), grad_last.contiguous()
     R, L, channels = x.shape
     N = A.shape[1]
-    plan = launch_plan(R, L, channels, N, processors(x))
-    T = plan.backward_chunk
-    grid = (math.ceil(channels / plan.backward_channels), R, math.ceil(L / T))
+    plan = launch_plan(R, L, channels, N, processors(x)).backward
+    grid = _grid(x, plan)
     adjoints, sums, seen = _passed_between_chunks(A, grid)
-    common = {
-        **_sizes(A, plan.backward_channels),
-        "STEPS": plan.steps,
-        "num_warps": plan.backward_warps,
-        **OPTIONS,
-    }
+    common = _common(A, plan)
     grad_x, grad_dt = (x.new_empty(R, L, channels) for _ in range(2))
     grad_z = x.new_empty((R, L, channels) if z is not None else 0)
     grad_state = x.new_empty(R, channels, N)
@@ -294,13 +304,13 @@ def _backward(
         if grid[2] > 1:
             kernels.chunk_adjoints_kernel[grid](
                 *(dt, A, C, is_init, grad_y, adjoints, sums, seen),
-                *(dt.stride(0), C.stride(0), L, T, dt.stride(1), C.stride(1)),
+                *(dt.stride(0), C.stride(0), L, plan.chunk, dt.stride(1), C.stride(1)),
                 **common,
             )
         kernels.backward_kernel[grid](
             *(x, dt, A, B, C, is_init, boundaries, adjoints, sums, seen),
             *(grad_y, grad_last, grad_x, grad_dt, parts_A, parts_BC, grad_state),
-            *(x.stride(0), dt.stride(0), B.stride(0), C.stride(0), L, T),
+            *(x.stride(0), dt.stride(0), B.stride(0), C.stride(0), L, plan.chunk),
             *(x.stride(1), dt.stride(1), B.stride(1), C.stride(1)),
             SPLIT=grid[2] > 1,
             BATCH=plan.batch,
@@ -377,6 +387,12 @@ def _passed_between_chunks(A: Tensor, grid: tuple[int, int, int]):
     )
 
 
-def _sizes(A: Tensor, block: int) -> dict[str, int]:
+def _grid(x: Tensor, plan: PassPlan) -> tuple[int, int, int]:
+    R, L, D = x.shape
+    return math.ceil(D / plan.channels), R, math.ceil(L / plan.chunk)
+
+
+def _common(A: Tensor, plan: PassPlan) -> dict[str, int | bool]:
     D, N = A.shape
-    return {"D": D, "N": N, "BLOCK_D": block, "BLOCK_N": next_power_of_2(N)}
+    sizes = {"D": D, "N": N, "BLOCK_D": plan.channels, "BLOCK_N": next_power_of_2(N)}
+    return {**sizes, "STEPS": _STEPS, "num_warps": plan.warps, **OPTIONS}

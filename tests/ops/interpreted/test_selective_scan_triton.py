@@ -17,11 +17,11 @@ TOLERANCE = {
 def short_chunks(monkeypatch):
     """Cuts time every 8 steps, as is done where rows and channels are few."""
     plan = SCAN.launch_plan
-    monkeypatch.setattr(
-        SCAN,
-        "launch_plan",
-        lambda *sizes: plan(*sizes)._replace(forward_chunk=8, backward_chunk=8),
-    )
+
+    def cut(*sizes):
+        return SCAN.LaunchPlan(*(way._replace(chunk=8) for way in plan(*sizes)))
+
+    monkeypatch.setattr(SCAN, "launch_plan", cut)
 
 
 def check(inputs, is_init, dtype=torch.float64, **options):
@@ -47,6 +47,16 @@ def test_matches_specification(sizes, share, gated, softplus, dtype):
     check(inputs, flags(*sizes[:2], share), dtype, dt_softplus=softplus)
 
 
+def test_both_layouts_match_specification(monkeypatch):
+    """Four states a lane and sixteen, read eight steps at a time and four."""
+    inputs, is_init, plan = scan_inputs(1, 17, 5, 64), flags(1, 17), SCAN.launch_plan
+    for forward in (SCAN.PassPlan(8, 4, 8, 24), SCAN.PassPlan(8, 1, 4, 24)):
+        monkeypatch.setattr(
+            SCAN, "launch_plan", lambda *s, way=forward: plan(*s)._replace(forward=way)
+        )
+        check(inputs, is_init, dt_softplus=True)
+
+
 @pytest.mark.parametrize(
     ("share", "dtype"),
     [(0.0, torch.float64), (0.1, torch.float64), (0.1, torch.float32)],
@@ -64,9 +74,9 @@ def test_resets_around_the_border_of_two_chunks(short_chunks):
 
 
 def test_many_blocks_of_channels_add_up():
-    """B and C get their gradients from three blocks of channels, forward from two."""
+    """B and C get their gradients from three blocks of channels."""
     plan = SCAN.launch_plan(1, 9, 20, 64)
-    assert (plan.forward_channels, plan.backward_channels) == (8, 8)
+    assert plan.forward.channels == plan.backward.channels == 8
     check(scan_inputs(1, 9, 20, 64), flags(1, 9), dt_softplus=True)
 
 
