@@ -24,7 +24,7 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "Installing the simulators and the development tools (once) ..."
-	@$(INSTALL) --editable ".[bullet,mujoco,cpu,plot,tensorboard,docs,dev]"
+	@$(INSTALL) --editable ".[bullet,mujoco,cpu,cuda,plot,tensorboard,docs,dev]"
 	@touch $@
 
 quickstart: $(VENV)/.run

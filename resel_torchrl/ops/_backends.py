@@ -24,6 +24,7 @@ class Backend:
         package: the optional package that it needs.
         extra: what ``pip install resel_torchrl[...]`` installs that with.
         device: the only type of device that it runs on; None for any.
+        fused: whether it does what stands around the operation too.
     """
 
     module: str
@@ -31,6 +32,7 @@ class Backend:
     package: str | None = None
     extra: str | None = None
     device: str | None = None
+    fused: bool = False
 
     def is_installed(self) -> bool:
         """Whether the package that it needs is there."""
@@ -80,7 +82,7 @@ def check_backend(backend: str, backends: Mapping[str, Backend], operation: str)
     return backend
 
 
-def pick(backend: str, backends: Mapping[str, Backend], x: Tensor) -> Callable:
+def choose(backend: str, backends: Mapping[str, Backend], x: Tensor) -> Backend:
     """The implementation for ``x``; a specialised one before plain PyTorch's.
 
     Args:
@@ -94,12 +96,17 @@ def pick(backend: str, backends: Mapping[str, Backend], x: Tensor) -> Callable:
     if backend == "auto":
         for candidate in backends.values():
             if candidate.suits(x):
-                return load(candidate)
-        return load(backends["torch"])
+                return candidate
+        return backends["torch"]
     chosen = backends[backend]
     if chosen.device not in (None, x.device.type):
         raise ValueError(
             f"Backend {backend!r} expected tensors on {chosen.device}, got "
             f"{x.device}. Move them, or use backend 'auto'."
         )
-    return load(chosen)
+    return chosen
+
+
+def pick(backend: str, backends: Mapping[str, Backend], x: Tensor) -> Callable:
+    """The function of the implementation that :func:`choose` returns."""
+    return load(choose(backend, backends, x))

@@ -114,9 +114,15 @@ class MambaMixer(nn.Module):
             u, weight, bias, is_init, conv_state, backend=self.conv_backend
         )
         u = nn.functional.silu(u)
-        dt, A, B, C = self._ssm_inputs(u)
         y, ssm_state = selective_scan(
-            u, dt, A, B, C, self.D, is_init, ssm_state, z, backend=self.backend
+            u,
+            *self._ssm_inputs(u),
+            self.D,
+            is_init,
+            ssm_state,
+            z,
+            dt_softplus=True,
+            backend=self.backend,
         )
         return self.out_proj(y), self._join_state(conv_state, ssm_state)
 
@@ -137,6 +143,7 @@ class MambaMixer(nn.Module):
         u, conv_state = causal_conv_step(u, weight, bias, is_init, conv_state)
         u = nn.functional.silu(u)
         dt, A, B, C = self._ssm_inputs(u)
+        dt = nn.functional.softplus(dt)
         y, ssm_state = selective_scan_step(
             u, dt, A, B, C, self.D, is_init, ssm_state, z
         )
@@ -145,7 +152,7 @@ class MambaMixer(nn.Module):
     def _ssm_inputs(self, u):
         sizes = [self.dt_rank, self.d_state, self.d_state]
         dt, B, C = self.x_proj(u).split(sizes, -1)
-        return nn.functional.softplus(self.dt_proj(dt)), -torch.exp(self.A_log), B, C
+        return self.dt_proj(dt), -torch.exp(self.A_log), B, C
 
     def _split_state(self, state):
         past = self.d_inner * (self.d_conv - 1)

@@ -20,6 +20,9 @@ BACKENDS = {
     "naive": Backend(f"{__name__}.naive", "causal_conv_naive"),
     "torch": Backend(f"{__name__}.plain", "causal_conv_plain"),
     "cpu": Backend(f"{__name__}.cpu", "causal_conv_cpu", "numba", "cpu", "cpu"),
+    "triton": Backend(
+        f"{__name__}.triton", "causal_conv_triton", "triton", "cuda", "cuda"
+    ),
 }
 """Implementations of the convolution, by name. ``"auto"`` picks one of them."""
 

@@ -29,6 +29,9 @@ BACKENDS = {
     "naive": Backend(f"{__name__}.naive", "selective_scan_naive"),
     "torch": Backend(f"{__name__}.chunked", "selective_scan_chunked"),
     "cpu": Backend(f"{__name__}.cpu", "selective_scan_cpu", "numba", "cpu", "cpu"),
+    "triton": Backend(
+        f"{__name__}.triton", "selective_scan_triton", "triton", "cuda", "cuda", True
+    ),
 }
 """Implementations of the recurrence, by name. ``"auto"`` picks one of them."""
 
@@ -58,6 +61,7 @@ def selective_scan(
     state: Tensor,
     z: Tensor | None = None,
     *,
+    dt_softplus: bool = False,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Runs the selective state space model over time, from zero at each start flag.
@@ -71,7 +75,8 @@ def selective_scan(
 
     Args:
         x: input, ``[R, L, D]``.
-        dt: step sizes after bias and softplus, ``[R, L, D]``.
+        dt: step sizes, ``[R, L, D]``; with ``dt_softplus`` before their softplus, bias
+            included.
         A: decay rates, negative, ``[D, N]``.
         B: input maps, ``[R, L, N]``.
         C: output maps, ``[R, L, N]``.
@@ -80,9 +85,11 @@ def selective_scan(
         state: state before the first step, ``[R, D, N]``. It is ignored, with no
             gradient, in rows whose first flag is true.
         z: gate before its SiLU, ``[R, L, D]``, or None.
+        dt_softplus: whether ``dt`` still has to pass through softplus.
         backend: ``"naive"`` (the specification), ``"torch"`` (in chunks of time, on any
             device; see :func:`selective_scan_chunked` for its memory), ``"cpu"`` (a
-            Numba kernel, with the extra ``cpu``) or ``"auto"``: in float32 the kernel
+            Numba kernel, with the extra ``cpu``), ``"triton"`` (fused kernels for a
+            CUDA device, with the extra ``cuda``) or ``"auto"``: in float32 the kernel
             for the device if it is installed, else ``"torch"``.
 
     Returns:
@@ -102,7 +109,12 @@ def selective_scan(
         >>> y.flatten()
         tensor([1.0000, 1.3679, 1.0000])
     """
-    scan = _backends.pick(check_backend(backend), BACKENDS, x)
+    chosen = _backends.choose(check_backend(backend), BACKENDS, x)
+    scan = _backends.load(chosen)
+    if chosen.fused:
+        return scan(x, dt, A, B, C, D, is_init, state, z, dt_softplus)
+    if dt_softplus:
+        dt = torch.nn.functional.softplus(dt)
     y, state = scan(x, dt, A, B, C, is_init, state)
     return _skip_and_gate(y, x, D, z), state
 

@@ -1,0 +1,128 @@
+"""Every Triton kernel compiles for A100 and H100 at the paper's size, without a GPU.
+
+Triton's interpreter accepts programs that its compiler rejects; this is the other half.
+"""
+
+import importlib
+import inspect
+import os
+import re
+import subprocess
+
+import pytest
+
+triton = pytest.importorskip("triton")
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("the interpreter replaces the compiler", allow_module_level=True)
+
+from triton.backends.compiler import GPUTarget  # noqa: E402
+
+from resel_torchrl.ops._triton import OPTIONS  # noqa: E402
+from tests.ops.triton_cases import CONV, SCAN  # noqa: E402
+
+D, N, K = 512, 64, 8
+PAPER, MANY_ROWS = SCAN.launch_plan(2, 1010, D, N), SCAN.launch_plan(64, 250, D, N)
+# As the Mamba mixer lays its tensors out: z is half of one, B and C parts of another.
+STRIDES = {"X_TIME": D, "DT_TIME": D, "B_TIME": 144, "C_TIME": 144, "Z_TIME": 2 * D}
+SIZES = {**STRIDES, "D": D, "N": N, "BLOCK_N": N, "STEPS": SCAN._STEPS}
+
+
+def scan_sizes(plan):
+    return {**SIZES, "BLOCK_D": plan.channels, "BATCH": plan.batch}
+
+
+ALL = {"GATED": True, "KEEP": True, "SPLIT": True, "SOFTPLUS": True}
+TILE = {**STRIDES, "D": D, "K": K, "SILU": True, "KEEP": True}
+TILE |= {"BLOCK_L": CONV._STEPS, "BLOCK_D": CONV._CHANNELS}
+FINISH = {"BLOCK_L": SCAN._FINISH_STEPS, "BLOCK_D": SCAN._FINISH_CHANNELS}
+
+SCAN_KERNELS = importlib.import_module(SCAN._KERNELS)
+CONV_KERNELS = importlib.import_module(CONV._KERNELS)
+# name: kernel, its constants, warps
+KERNELS = {
+    "scan gate backward": (
+        SCAN_KERNELS.gate_backward_kernel,
+        {**SIZES, "BLOCK": SCAN._GATE_BLOCK},
+        4,
+    ),
+    "scan chunk adjoints": (
+        SCAN_KERNELS.chunk_adjoints_kernel,
+        scan_sizes(PAPER.backward),
+        PAPER.backward.warps,
+    ),
+    "scan backward": (
+        SCAN_KERNELS.backward_kernel,
+        scan_sizes(PAPER.backward) | ALL,
+        PAPER.backward.warps,
+    ),
+    "scan finish": (SCAN_KERNELS.finish_kernel, SIZES | ALL | FINISH, 4),
+    "conv forward": (CONV_KERNELS.forward_kernel, TILE, 4),
+    "conv backward": (CONV_KERNELS.backward_kernel, TILE, 4),
+}
+for layout, plan in (("paper", PAPER.forward), ("many rows", MANY_ROWS.forward)):
+    KERNELS |= {
+        f"scan chunk ends, {layout}": (
+            SCAN_KERNELS.chunk_ends_kernel,
+            scan_sizes(plan),
+            plan.warps,
+        ),
+        f"scan forward, {layout}": (
+            SCAN_KERNELS.forward_kernel,
+            scan_sizes(plan) | ALL,
+            plan.warps,
+        ),
+        f"scan forward without gradients, {layout}": (
+            SCAN_KERNELS.forward_kernel,
+            scan_sizes(plan) | ALL | {"KEEP": False, "SPLIT": False},
+            plan.warps,
+        ),
+    }
+
+
+def compiled(kernel, constants, warps, capability):
+    """Machine code for aligned float32 tensors and sizes known at run time."""
+    signature, attributes = {}, {}
+    for place, name in enumerate(kernel.arg_names):
+        if name in constants:
+            signature[name] = "constexpr"
+            continue
+        types = {"flags": "*i1", "seen": "*i8", "L": "i32", "T": "i32"}
+        number = "i32" if name.endswith("_row") else "*fp32"
+        signature[name] = types.get(name, number)
+        if signature[name] != "i32" or name.endswith("_row"):
+            attributes[(place,)] = [["tt.divisibility", 16]]
+    source = triton.compiler.ASTSource(
+        kernel,
+        signature,
+        {name: constants[name] for name in kernel.arg_names if name in constants},
+        attributes,
+    )
+    return triton.compile(
+        source,
+        target=GPUTarget("cuda", capability, 32),
+        options={"num_warps": warps, **OPTIONS},
+    )
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.slow), 90])
+def test_kernel_compiles(name, capability, tmp_path):
+    kernel = compiled(*KERNELS[name], capability)
+    (tmp_path / "cubin").write_bytes(kernel.asm["cubin"])
+    usage = subprocess.run(
+        [triton.knobs.nvidia.cuobjdump.path, "-res-usage", tmp_path / "cubin"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", usage.stdout).groups()
+    # The backward scan fills all registers; a few loop constants of it go to the stack.
+    assert int(stack) <= (128 if name == "scan backward" else 0)
+    assert int(registers) <= 255
+
+
+def test_every_kernel_is_among_them():
+    tested = {kernel for kernel, *_ in KERNELS.values()}
+    for module in (SCAN_KERNELS, CONV_KERNELS):
+        for name, value in inspect.getmembers(module):
+            assert not name.endswith("_kernel") or value in tested, name

@@ -1,0 +1,107 @@
+"""The Triton kernels on a CUDA device, at the paper's size."""
+
+import pytest
+import torch
+
+from tests.ops.cases import flags
+from tests.ops.triton_cases import (
+    CONV,
+    SCAN,
+    conv_inputs,
+    naive_conv,
+    naive_scan,
+    scan_inputs,
+    with_gradients,
+)
+
+pytestmark = pytest.mark.gpu
+
+
+def on_gpu(inputs, dtype=torch.float32):
+    return {
+        name: tensor.detach().to("cuda", dtype).requires_grad_()
+        for name, tensor in inputs.items()
+    }
+
+
+def scan_at(R, L, D=512, N=64):
+    return scan_inputs(R, L, D, N), flags(R, L, 0.01)
+
+
+def check(function, specification, inputs, is_init, **options):
+    """In float32 on the GPU against float64, by each result's relative error."""
+    is_init = is_init.cuda()
+    got = with_gradients(function, on_gpu(inputs), is_init, **options)
+    wanted = with_gradients(
+        specification, on_gpu(inputs, torch.float64), is_init, **options
+    )
+    for name, tensor in wanted.items():
+        error = (got[name] - tensor).norm() / tensor.norm().clamp_min(1e-30)
+        assert error < 1e-4, f"{name}: {error}"
+
+
+@pytest.mark.parametrize(
+    ("R", "L", "D", "N"),
+    [(2, 1010, 512, 64), (1, 300, 512, 64), (16, 70, 500, 64), (1, 999, 24, 16)],
+)
+def test_scan_matches_specification(R, L, D, N):
+    inputs, is_init = scan_at(R, L, D, N)
+    check(SCAN.selective_scan_triton, naive_scan, inputs, is_init, dt_softplus=True)
+
+
+@pytest.mark.parametrize("silu", [False, True])
+def test_convolution_matches_specification(silu):
+    inputs, is_init = conv_inputs(2, 1010, 500, 8), flags(2, 1010, 0.01)
+    check(CONV.causal_conv_triton, naive_conv, inputs, is_init, silu=silu)
+
+
+def test_two_runs_are_equal_bit_for_bit():
+    inputs, is_init = scan_at(2, 1010)
+    first, second = (
+        with_gradients(
+            SCAN.selective_scan_triton, on_gpu(inputs), is_init.cuda(), dt_softplus=True
+        )
+        for _ in range(2)
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_host_never_waits():
+    """The first pass compiles. The control shows that a wait would be noticed."""
+    inputs, is_init = scan_at(2, 1010)
+    inputs, is_init = on_gpu(inputs), is_init.cuda()
+    taps = on_gpu(conv_inputs(2, 1010, 512, 8))
+
+    def run():
+        y, _ = SCAN.selective_scan_triton(**inputs, is_init=is_init, dt_softplus=True)
+        y.sum().backward()
+        y, _ = CONV.causal_conv_triton(**taps, is_init=is_init, silu=True)
+        y.sum().backward()
+
+    run()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        run()
+        with pytest.raises(RuntimeError, match="synchroniz"):
+            is_init.any().item()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_can_be_captured_in_a_graph():
+    inputs, is_init = scan_at(2, 64)
+    inputs, is_init = on_gpu(inputs), is_init.cuda()
+
+    def run():
+        with torch.no_grad():
+            return SCAN.selective_scan_triton(
+                **inputs, is_init=is_init, dt_softplus=True
+            )[0]
+
+    wanted = run()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y = run()
+    y.zero_()
+    graph.replay()
+    assert torch.equal(y, wanted)
