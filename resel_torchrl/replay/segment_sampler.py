@@ -63,11 +63,11 @@ class SegmentSampler(IndexedSampler):
         >>> _ = buffer.extend(TensorDict(episode, [8]))
         >>> batch = buffer.sample()
         >>> batch["observation"]
-        tensor([1., 2., 3., 4., 5.])
+        tensor([4., 5., 6., 7., 0., 1., 2.])
         >>> batch["lead"].flatten().int()
-        tensor([1, 0, 0, 0, 0], dtype=torch.int32)
+        tensor([1, 0, 0, 0, 0, 0, 0], dtype=torch.int32)
         >>> batch["learning_mask"].flatten().int()
-        tensor([0, 0, 1, 1, 1], dtype=torch.int32)
+        tensor([0, 0, 1, 1, 1, 1, 1], dtype=torch.int32)
     """
 
     _state_file = "segment_sampler.pt"
