@@ -25,7 +25,7 @@ def pack_episodes(
     terminated_key: NestedKey = "terminated",
     is_init_key: NestedKey = "is_init",
     valid_key: NestedKey = "valid",
-    lead_key: NestedKey = "lead",
+    lead_key: NestedKey = "is_lead",
     mask_key: NestedKey = "learning_mask",
 ) -> TensorDict:
     """Lays episodes one after another in ``R`` rows of ``L = row_length``.

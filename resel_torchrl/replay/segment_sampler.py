@@ -64,7 +64,7 @@ class SegmentSampler(IndexedSampler):
         >>> batch = buffer.sample()
         >>> batch["observation"]
         tensor([4., 5., 6., 7., 0., 1., 2.])
-        >>> batch["lead"].flatten().int()
+        >>> batch["is_lead"].flatten().int()
         tensor([1, 0, 0, 0, 0, 0, 0], dtype=torch.int32)
         >>> batch["learning_mask"].flatten().int()
         tensor([0, 0, 1, 1, 1, 1, 1], dtype=torch.int32)
@@ -78,7 +78,7 @@ class SegmentSampler(IndexedSampler):
         *,
         burn_in: int = 0,
         horizon: int | None = None,
-        lead_key: NestedKey = "lead",
+        lead_key: NestedKey = "is_lead",
         mask_key: NestedKey = "learning_mask",
         seed: int | None = None,
         done_key: NestedKey = ("next", "done"),

@@ -17,6 +17,7 @@ from tests.objectives.episodes import (
     targets,
     total,
 )
+from tests.objectives.test_isolation import poison
 
 LENGTHS = [11, 4, 7]
 SEGMENT = 4
@@ -33,8 +34,8 @@ def pack_segments(episodes, *, burn_in=0, row_length=SEGMENT + 1, with_leads=Tru
     buffer.extend(flat)
     sample = buffer.sample()
     if not with_leads:
-        sample["is_init"][1:] |= sample["lead"][:-1]
-        sample = sample[~sample["lead"].squeeze(-1)].exclude("lead")
+        sample["is_init"][1:] |= sample["is_lead"][:-1]
+        sample = sample[~sample["is_lead"].squeeze(-1)].exclude("is_lead")
     return pack_episodes(sample, row_length + burn_in)
 
 
@@ -170,6 +171,20 @@ def test_burn_in_rows_carry_no_loss_and_are_seen(algorithm):
         assert compare(changed, key) == []
     assert {"loss_qvalue", "high"} <= set(compare(changed, None))
     assert {"loss_qvalue", "loss_actor"} <= set(compare(seen))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_nan_in_padding_changes_neither_loss_nor_gradient(algorithm):
+    episodes = make_episodes(LENGTHS, discrete=is_discrete(algorithm))
+    batch = pack_segments(episodes, burn_in=3, row_length=2 * SEGMENT)
+    bad = poison(batch)
+    assert bad["observation"].isnan().any() and bad["prev_action"].isnan().any()
+    clean, found = (
+        terms_and_gradients(make_loss(algorithm=algorithm), b) for b in (batch, bad)
+    )
+    for name, value in found.items():
+        assert value.isfinite().all(), name
+        assert torch.equal(value, clean[name]), name
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

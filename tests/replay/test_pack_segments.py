@@ -40,7 +40,7 @@ def expected_piece(number, length, first, stop, begin):
     return piece
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     lengths=st.lists(st.integers(1, 15), min_size=1, max_size=12),
     segment_length=st.integers(1, 15),
@@ -88,9 +88,9 @@ def test_without_the_leading_transitions_previous_inputs_would_be_zero():
     starts = (first["is_init"] & first["valid"]).squeeze(-1)
     assert first["prev_observation"][starts][:, 1].tolist() == [0, 3, 7]
     assert first["prev_reward"][starts].flatten().tolist() == [0, 103.5, 107.5]
-    lead = flat["lead"].squeeze(-1)
-    flat["is_init"][1:] |= flat["lead"][:-1]
-    control = pack_episodes(flat[~lead].exclude("lead"), 13)
+    lead = flat["is_lead"].squeeze(-1)
+    flat["is_init"][1:] |= flat["is_lead"][:-1]
+    control = pack_episodes(flat[~lead].exclude("is_lead"), 13)
     assert not control["prev_observation"][starts].any()
     assert torch.equal(control["observation"], first["observation"])
 
@@ -113,7 +113,7 @@ def test_poisoned_entries_never_reach_the_batch():
     flat["other"] = torch.full((len(flat), 1), NAN)
     batch = pack_episodes(flat, 7)
     assert (batch == clean).all()
-    lead = flat["lead"].squeeze(-1)
+    lead = flat["is_lead"].squeeze(-1)
     for key in ("observation", "action", ("next", "reward")):
         control = flat.clone()
         control[key][lead] = NAN
@@ -122,7 +122,7 @@ def test_poisoned_entries_never_reach_the_batch():
         assert names == [f"prev_{key if isinstance(key, str) else key[1]}"]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     lengths=st.lists(st.integers(1, 40), min_size=1, max_size=20),
     segment_length=st.integers(1, 40),
@@ -143,8 +143,8 @@ def test_every_draw_fits_the_row_layout(
 def test_misplaced_leading_transitions_are_an_error(at):
     """In the middle of a slice, and on a slice of one."""
     flat = torch.cat([make_episode(1, 3), make_episode(2, 1)])
-    flat["lead"] = torch.zeros(4, 1, dtype=torch.bool)
+    flat["is_lead"] = torch.zeros(4, 1, dtype=torch.bool)
     pack_episodes(flat, 8)
-    flat["lead"][at] = True
+    flat["is_lead"][at] = True
     with pytest.raises(ValueError, match="leading transition only as the first"):
         pack_episodes(flat, 8)

@@ -1,6 +1,8 @@
 """SegmentSampler draws each stored transition in one segment, all equally often."""
 
+import copy
 import math
+import pickle
 import warnings
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from torchrl.data import LazyTensorStorage, SliceSampler, TensorDictReplayBuffer
 
 from resel_torchrl.replay import EpisodeSampler, SegmentSampler, pack_episodes
+from resel_torchrl.training.buffer_state import buffer_state, load_buffer_state
 from tests.replay.episodes import make_episode, still_stored
 
 
@@ -33,7 +36,7 @@ def sampled_segments(batch, lengths, segment_length, burn_in=0):
         number = int(numbers[0])
         assert (numbers == number).all()
         assert steps.tolist() == list(range(int(steps[0]), int(steps[0]) + len(steps)))
-        lead = piece["lead"].flatten()
+        lead = piece["is_lead"].flatten()
         mask = ~lead
         if burn_in:
             mask = piece["learning_mask"].flatten()
@@ -117,7 +120,7 @@ def test_every_transition_is_equally_likely_and_random_starts_are_not():
     counts = torch.zeros(20)
     for _ in range(4000):
         slots, flags = segments.sample(storage, 4)
-        own = slots[~flags["lead"].flatten()]
+        own = slots[~flags["is_lead"].flatten()]
         assert len(own) == 4
         counts[own[0] // 4] += 1
     # 99.9 % quantile with 19 degrees of freedom.
@@ -163,6 +166,38 @@ def test_draws_depend_on_the_seed_and_not_on_the_global_generator():
 
     assert draws(0, 1) == draws(0, 2)
     assert draws(0, 1) != draws(3, 1)
+
+
+@pytest.mark.parametrize("save", ["files", "checkpoint", "pickle"])
+def test_a_restored_sampler_goes_on_as_the_original(save, tmp_path):
+    def fresh(seed):
+        return make_buffer(60, 12, SegmentSampler(4, burn_in=2, seed=seed))
+
+    buffer, other = fresh(0), fresh(1)
+    for number in range(20):  # around the ring; the last ones are not yet read
+        buffer.extend(make_episode(number, 1 + number % 9))
+        if number == 15:
+            buffer.sample()
+    if save == "files":
+        buffer.dumps(tmp_path)
+        other.loads(tmp_path)
+    elif save == "checkpoint":
+        load_buffer_state(other, copy.deepcopy(buffer_state(buffer)))
+    else:
+        other = copy.deepcopy(buffer)
+        other._sampler = pickle.loads(pickle.dumps(buffer.sampler))
+
+    def go_on(buffer):
+        batches = []
+        for number in range(30, 40):
+            batches.append(buffer.sample())
+            buffer.extend(make_episode(number, 1 + number % 6))
+        return torch.cat(batches)
+
+    ours, theirs = go_on(buffer), go_on(other)
+    assert (ours == theirs).all()
+    with pytest.raises(FileNotFoundError):
+        EpisodeSampler().loads(tmp_path)
 
 
 def test_batch_larger_than_the_buffer_returns_each_segment_once_and_warns():
