@@ -28,7 +28,12 @@ from resel_torchrl.config.core_checks import length_problems
 from resel_torchrl.config.schema import Config
 from resel_torchrl.config.validation import ConfigError
 from resel_torchrl.envs import TaskInfo, find_spec, make_gym, task_info
-from resel_torchrl.replay import EpisodeSampler, pack_episodes, row_layout
+from resel_torchrl.replay import (
+    EpisodeSampler,
+    SegmentSampler,
+    pack_episodes,
+    row_layout,
+)
 from resel_torchrl.training import (
     Agent,
     CheckpointStore,
@@ -221,11 +226,18 @@ def _make_env(config: Config) -> Any:
 
 
 def make_buffer(config: Config) -> TensorDictReplayBuffer:
-    """An empty buffer of whole episodes."""
+    """An empty buffer of whole episodes, from which these or segments are drawn."""
+    replay = config.replay
+    if replay.segment_length is None:
+        sampler = EpisodeSampler(seed=config.seed)
+    else:
+        sampler = SegmentSampler(
+            replay.segment_length, burn_in=replay.burn_in, seed=config.seed
+        )
     return TensorDictReplayBuffer(
-        storage=LazyTensorStorage(config.replay.buffer_size),
-        sampler=EpisodeSampler(seed=config.seed),
-        batch_size=config.replay.batch_size,
+        storage=LazyTensorStorage(replay.buffer_size),
+        sampler=sampler,
+        batch_size=replay.batch_size,
     )
 
 
@@ -279,13 +291,17 @@ def make_learner(
     settings = config.train
     loss = loss_of(config, agent)
     loss.to(config.device)
-    layout = row_layout(config.replay.batch_size, horizon)
+    replay = config.replay
+    longest = horizon  # of what is packed
+    if replay.segment_length is not None:
+        longest = min(replay.segment_length + replay.burn_in, horizon)
+    layout = row_layout(replay.batch_size, longest)
     return Learner(
         agent,
         loss,
         buffer,
         functools.partial(pack_episodes, **layout._asdict()),
-        batch_size=config.replay.batch_size,
+        batch_size=replay.batch_size,
         lr_context_encoder=config.optim.lr_context_encoder,
         lr_actor=config.optim.lr_actor,
         lr_critic=config.optim.lr_critic,
@@ -326,6 +342,13 @@ def _checked_task(config: Config) -> tuple[Config, TaskInfo]:
         problems.append(
             f"replay.buffer_size: expected room for an episode of {task.horizon} "
             f"steps, got {config.replay.buffer_size}; raise it."
+        )
+    segment_length = config.replay.segment_length
+    if segment_length is not None and segment_length > task.horizon:
+        problems.append(
+            f"replay.segment_length: expected at most the horizon of {task.horizon} "
+            f"steps, got {segment_length}; lower it, or write "
+            "replay.segment_length=null for whole episodes."
         )
     problems += length_problems(config, task.horizon)
     kind, _, index = config.device.partition(":")

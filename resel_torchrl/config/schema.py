@@ -50,7 +50,7 @@ Temperature = Annotated[
     float | Literal["auto"],
     Limit("auto or a number above 0", lambda value: value == "auto" or value > 0),
 ]
-Horizon = Annotated[
+OptionalLength = Annotated[
     int | None,
     Limit("null or a number above 0", lambda value: value is None or value > 0),
 ]
@@ -80,7 +80,7 @@ class EnvConfig:
 
     id: str
     kwargs: dict
-    horizon: Horizon
+    horizon: OptionalLength
 
 
 @dataclass
@@ -123,15 +123,17 @@ lr_alpha=0.0001)
 
 @dataclass
 class ReplayConfig:
-    """The replay buffer and the size of a batch, in transitions.
+    """The replay buffer and its batches, sizes in transitions.
 
     >>> from resel_torchrl.config import compose
     >>> compose(["task=hopper_v"]).replay
-    ReplayConfig(buffer_size=1000000, batch_size=1999)
+    ReplayConfig(buffer_size=1000000, batch_size=1999, segment_length=None, burn_in=0)
     """
 
     buffer_size: PositiveInt
     batch_size: PositiveInt
+    segment_length: OptionalLength
+    burn_in: NaturalInt
 
 
 @dataclass

@@ -245,6 +245,12 @@ def _cross_checks(values: Mapping[str, Any]) -> list[str]:
             f"replay.batch_size: expected at most replay.buffer_size = {buffer}, "
             f"got {batch}; lower it or raise replay.buffer_size."
         )
+    burn_in = value("replay.burn_in")
+    if isinstance(burn_in, int) and burn_in > 0 and not value("replay.segment_length"):
+        problems.append(
+            f"replay.burn_in: expected 0 with whole episodes, which start from their "
+            f"first step, got {burn_in}; set replay.segment_length, or leave it out."
+        )
     device = value("device")
     if isinstance(device, str) and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         problems.append(

@@ -95,8 +95,9 @@ class RESeLLoss(SACLoss):
             ``[R, L]``, zero where no transition is.
 
     Besides ``valid``, masks that :attr:`loss_mask_key` names are honoured; they leave
-    transitions out of the losses, not out of the encoders. The discount is set as in
-    TorchRL, ``loss.make_value_estimator(gamma=0.99)``.
+    transitions out of the losses, not out of the encoders. Its default, ``"auto"``,
+    finds those of TorchRL and the ``"learning_mask"`` of segments with burn-in. The
+    discount is set as in TorchRL, ``loss.make_value_estimator(gamma=0.99)``.
 
     Raises:
         ValueError: discrete actions, a head that does not read its encoder's context,

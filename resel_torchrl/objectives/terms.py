@@ -18,11 +18,17 @@ from resel_torchrl.objectives import functional
 from resel_torchrl.objectives.checks import check_one_step
 from resel_torchrl.objectives.packed import PackedBatch, read_packed
 
+#: Where ``pack_episodes`` writes which transitions of a segment are learned from.
+LEARNING_MASK = "learning_mask"
+
 
 def read_batch(
     loss: LossModule, tensordict: TensorDictBase, row_keys: Iterable[NestedKey]
 ) -> PackedBatch:
     """Read a packed batch under the keys of a loss, its ``loss_mask_key`` included.
+
+    ``"auto"`` finds the mask of :class:`~resel_torchrl.replay.SegmentSampler` beside
+    those that TorchRL writes.
 
     Args:
         loss: has the keys of a packed batch among its ``tensor_keys``.
@@ -46,7 +52,10 @@ def read_batch(
         is_init=keys.is_init,
         valid=keys.valid,
     )
-    for key in loss._loss_mask_keys():
+    mask_keys = loss._loss_mask_keys()
+    if loss.loss_mask_key == "auto":
+        mask_keys = (*mask_keys, LEARNING_MASK)
+    for key in mask_keys:
         mask = tensordict.get(key, None)
         if mask is not None:
             wanted = loss._expand_loss_mask(mask[:, :-1], batch.mask)

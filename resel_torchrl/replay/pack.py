@@ -25,6 +25,8 @@ def pack_episodes(
     terminated_key: NestedKey = "terminated",
     is_init_key: NestedKey = "is_init",
     valid_key: NestedKey = "valid",
+    lead_key: NestedKey = "is_lead",
+    mask_key: NestedKey = "learning_mask",
 ) -> TensorDict:
     """Lays episodes one after another in ``R`` rows of ``L = row_length``.
 
@@ -52,6 +54,13 @@ def pack_episodes(
     before its first. Its end is the done flag that TorchRL's slice samplers write, a
     start flag on the next transition, or the end of ``flat``.
 
+    A segment of :class:`SegmentSampler` is such a slice, but its previous inputs are
+    the true ones at its first row too: where ``lead_key`` is true, on the transition
+    before it, they are taken from there, and that transition gets no row. The memory
+    starts from zero there all the same (``is_init`` is true). With ``mask_key`` in
+    ``flat``, burn-in rows are ``valid``, as they hold transitions, and false under
+    ``mask_key``, which keeps them out of the losses of this library.
+
     Args:
         flat (TensorDictBase): ``[N]`` transitions in TorchRL's episode format, one
             episode after another, as :class:`EpisodeSampler` or another slice sampler
@@ -64,8 +73,8 @@ def pack_episodes(
             :func:`row_layout`.
         gap (int): blank rows to leave between two episodes.
         lengths (optional): the lengths of the episodes, ``[k]``, if they are known
-            on the host (:attr:`EpisodeSampler.last_lengths`): ``flat`` is then not
-            read to find them, which would wait for an accelerator.
+            on the host (``last_lengths`` of the sampler): ``flat`` is then not read
+            to find them, which would wait for an accelerator.
         observation_keys (sequence of NestedKey): each gets a ``prev_`` twin.
         action_key (NestedKey): likewise.
         reward_key (NestedKey): under "next", and with a ``prev_`` twin at the root.
@@ -73,6 +82,10 @@ def pack_episodes(
         terminated_key (NestedKey): under "next".
         is_init_key (NestedKey): written; read, if present, to check the boundaries.
         valid_key (NestedKey): written.
+        lead_key (NestedKey): read, if present: bool, true on a transition that only
+            supplies what came before the next one.
+        mask_key (NestedKey): copied, if present: bool, true on the transitions to
+            learn from; false outside them.
 
     Returns:
         TensorDict: ``[R, L]`` on the device of ``flat``; flags and rewards are
@@ -123,14 +136,26 @@ def pack_episodes(
                 f"of the batch, got a sum of {lengths.sum()}: pass the lengths of the "
                 "same draw."
             )
-    firsts, n_rows = _place(lengths, row_length, row_counts, gap)
-
     starts = np.cumsum(lengths) - lengths
-    at = np.arange(len(flat)) + np.repeat(firsts - starts, lengths)
+    lead = flat.get(lead_key, None)
+    kept = None  # the transitions that get a row, where not all do
+    if lead is not None:
+        lead = lead.reshape(-1).cpu().numpy()
+        kept = np.flatnonzero(~lead)
+        _check_leads(lead, starts, lengths)
+    leads = np.zeros_like(lengths) if lead is None else lead[starts].astype(np.int64)
+    firsts, n_rows = _place(lengths - leads, row_length, row_counts, gap)
+
+    # A leading transition would stand in the row before the first: only its `after`
+    # is used.
+    at = np.arange(len(flat)) + np.repeat(firsts - leads - starts, lengths)
     device = done.device
     at = torch.from_numpy(at).to(device)
     after = at + 1
-    last = torch.from_numpy(firsts + lengths).to(device)  # row T
+    if kept is not None:
+        kept = torch.from_numpy(kept).to(device)
+        at = at[kept]
+    last = torch.from_numpy(firsts + lengths - leads).to(device)  # row T
     end = torch.from_numpy(starts + lengths - 1).to(device)
 
     def rows(index: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
@@ -138,26 +163,31 @@ def pack_episodes(
         out[index] = values
         return out
 
+    def own_rows(values: torch.Tensor) -> torch.Tensor:
+        return rows(at, values if kept is None else values.index_select(0, kept))
+
     packed: dict[NestedKey, torch.Tensor] = {}
     for key in observation_keys:
         observation = _column(flat, key)
-        packed[key] = rows(at, observation)
+        packed[key] = own_rows(observation)
         packed[key][last] = _column(flat, _under_next(key)).index_select(0, end)
         packed[_previous(key)] = rows(after, observation)
     action = _column(flat, action_key)
-    packed[action_key] = rows(at, action)
+    packed[action_key] = own_rows(action)
     packed[_previous(action_key)] = rows(after, action)
     reward = _column(flat, _under_next(reward_key))
-    packed[_under_next(reward_key)] = rows(at, reward)
+    packed[_under_next(reward_key)] = own_rows(reward)
     packed[_previous(reward_key)] = rows(after, reward)
-    done_rows = packed[_under_next(done_key)] = rows(at, done)
+    done_rows = packed[_under_next(done_key)] = own_rows(done)
     done_rows[last - 1] = True
     terminated = _column(flat, _under_next(terminated_key))
-    packed[_under_next(terminated_key)] = rows(at, terminated)
+    packed[_under_next(terminated_key)] = own_rows(terminated)
     valid = packed[valid_key] = torch.zeros_like(done_rows)
     valid[at] = True
     is_init = packed[is_init_key] = torch.ones_like(done_rows)
-    is_init[after] = False
+    is_init[at + 1] = False
+    if flat.get(mask_key, None) is not None:
+        packed[mask_key] = own_rows(_column(flat, mask_key))
 
     batch = TensorDict({}, [n_rows, row_length], device=flat.device)
     for key, value in packed.items():
@@ -207,6 +237,18 @@ def _column(flat: TensorDictBase, key: NestedKey) -> torch.Tensor:
             f"{', '.join(present)}: store it, or name the key it has."
         )
     return value.unsqueeze(-1) if value.ndim == 1 else value
+
+
+def _check_leads(lead: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
+    """Leading transitions are the first of their slices, and not all of them."""
+    misplaced = lead.copy()
+    misplaced[starts] = False
+    if misplaced.any() or (lead[starts] & (lengths == 1)).any():
+        raise ValueError(
+            "Expected a leading transition only as the first of a slice with others "
+            f"after it, got flags at {np.flatnonzero(lead).tolist()} in slices that "
+            f"begin at {starts.tolist()}: pass the output of SegmentSampler unchanged."
+        )
 
 
 def _episode_lengths(done: torch.Tensor, is_init: torch.Tensor | None) -> np.ndarray:

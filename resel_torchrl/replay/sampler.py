@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 import torch
 from tensordict import NestedKey
-from torchrl.data.replay_buffers.samplers import SliceSampler
 from torchrl.data.replay_buffers.storages import Storage
 
-from resel_torchrl.replay.storage_index import StorageIndex
-
-_STATE_FILE = "episode_sampler.pt"
+from resel_torchrl.replay.indexed_sampler import IndexedSampler
 
 
-class EpisodeSampler(SliceSampler):
+class EpisodeSampler(IndexedSampler):
     """Draws whole episodes, uniformly over episodes, by number of transitions.
 
     For a batch of ``B`` transitions, ``n = ⌈B / mean stored length⌉`` distinct
@@ -74,58 +66,7 @@ class EpisodeSampler(SliceSampler):
         tensor([1, 0, 0, 0, 1, 0], dtype=torch.int32)
     """
 
-    def __init__(
-        self,
-        *,
-        seed: int | None = None,
-        done_key: NestedKey = ("next", "done"),
-        init_key: NestedKey = "is_init",
-    ) -> None:
-        super().__init__(
-            num_slices=1,
-            end_key=done_key,
-            init_key=init_key,
-            truncated_key=None,
-            strict_length=False,
-        )
-        self._generator = torch.Generator()
-        if seed is None:
-            self._generator.seed()
-        else:
-            self._generator.manual_seed(seed)
-        self._warned = False
-        self.last_lengths = np.empty(0, dtype=np.int64)
-        self._index = StorageIndex(done_key, init_key)
-
-    def _empty(self) -> None:
-        """Forgets the index, as the buffer is emptied; the generator goes on."""
-        self._index.clear()
-
-    def extend(self, index: torch.Tensor) -> None:
-        """Takes note of the rows that the buffer wrote.
-
-        Args:
-            index (torch.Tensor): their slots, int ``[n]``, consecutive in the ring.
-
-        Raises:
-            ValueError: if there are more of them than the storage holds.
-            RuntimeError: if they do not follow on the rows written before.
-
-        Examples:
-            >>> EpisodeSampler().extend(torch.arange(3))
-        """
-        self._index.note(index)
-
-    def add(self, index: int | torch.Tensor) -> None:
-        """Takes note of one row that the buffer wrote.
-
-        Args:
-            index (int or torch.Tensor): its slot.
-
-        Examples:
-            >>> EpisodeSampler().add(0)
-        """
-        self.extend(torch.as_tensor(index).reshape(-1))
+    _state_file = "episode_sampler.pt"
 
     def sample(
         self, storage: Storage, batch_size: int
@@ -154,139 +95,11 @@ class EpisodeSampler(SliceSampler):
             RuntimeError: Expected at least one whole episode to sample from, got an \
 empty buffer: extend it first.
         """
-        if batch_size < 1:
-            raise ValueError(f"Expected a batch size of at least 1, got {batch_size}.")
-        self._index.refresh(storage)
-        if not len(self._index.episodes):
-            raise RuntimeError(self._index.explain_empty(storage))
-        picks = self._draw(batch_size)
-        lengths = self._index.episodes.lengths[picks]
-        flat_starts = lengths.cumsum() - lengths
-        starts = self._index.episodes.starts[picks] % storage.max_size
-        slots = np.arange(lengths.sum())
-        slots += (starts - flat_starts).repeat(lengths)
-        slots[slots >= storage.max_size] -= storage.max_size
-        is_init = np.zeros((len(slots), 1), dtype=bool)
-        is_init[flat_starts] = True
-        self.last_lengths = lengths
-        return torch.from_numpy(slots), {self.init_key: torch.from_numpy(is_init)}
-
-    def _draw(self, batch_size: int) -> np.ndarray:
-        """Which episodes to return, by their place in the index."""
-        index, count = self._index.episodes, len(self._index.episodes)
-        if index.transitions <= batch_size:
-            if index.transitions < batch_size and not self._warned:
-                self._warned = True
-                warnings.warn(
-                    f"The buffer holds {index.transitions} transitions in whole "
-                    f"episodes and {batch_size} were asked: each episode is returned "
-                    "once. Collect more before the first update to avoid this.",
-                    stacklevel=2,
-                )
-            return np.arange(count)
-        at_least = -(-batch_size * count // index.transitions)
-        picks = np.empty(0, dtype=np.int64)
-        while True:
-            picks = self._draw_more(picks, at_least + at_least // 4 + 8)
-            reached = index.lengths[picks].cumsum()
-            needed = max(at_least, int(np.searchsorted(reached, batch_size)) + 1)
-            if needed <= len(picks):
-                return picks[:needed]
-
-    def _draw_more(self, picks: np.ndarray, extra: int) -> np.ndarray:
-        """Appends distinct episodes in random order: some, or else all the rest."""
-        count = len(self._index.episodes)
-        generator = self._rng if self._rng is not None else self._generator
-        options = {"generator": generator, "device": generator.device}
-        if 2 * (len(picks) + extra) > count:
-            rest = np.setdiff1d(np.arange(count), picks, assume_unique=True)
-            order = torch.randperm(len(rest), **options).cpu().numpy()
-            return np.concatenate([picks, rest[order]])
-        new = torch.randint(count, (extra,), **options).cpu().numpy()
-        picks = np.concatenate([picks, new])
-        _, first = np.unique(picks, return_index=True)
-        first.sort()
-        return picks[first]
-
-    def _sampleable_count(self, storage: Storage, batch_size: int) -> int:
-        if not len(storage):
-            return 0
-        self._index.refresh(storage)
-        return self._index.episodes.transitions
-
-    def state_dict(self) -> dict[str, Any]:
-        """The index and the generator; with the storage, all that the draws depend on.
-
-        Examples:
-            >>> sorted(EpisodeSampler(seed=0).state_dict())
-            ['generator', 'index', 'warned']
-        """
-        return {
-            "index": self._index.state_dict(),
-            "generator": self._generator.get_state(),
-            "warned": self._warned,
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores what :meth:`state_dict` returned.
-
-        Args:
-            state_dict (dict): the state; load the storage that belongs to it too, as
-                the buffer's ``load_state_dict`` and ``loads`` do.
-
-        Examples:
-            >>> sampler, other = EpisodeSampler(seed=0), EpisodeSampler(seed=1)
-            >>> other.load_state_dict(sampler.state_dict())
-        """
-        self._index.load_state_dict(state_dict["index"])
-        self._generator.set_state(state_dict["generator"].cpu())
-        self._warned = state_dict["warned"]
-
-    def dumps(self, path: str | Path) -> None:
-        """Writes the state to a file in the directory ``path``.
-
-        Args:
-            path (str or Path): the directory; made if it does not exist.
-
-        Examples:
-            >>> import tempfile
-            >>> sampler = EpisodeSampler(seed=0)
-            >>> with tempfile.TemporaryDirectory() as path:
-            ...     sampler.dumps(path)
-            ...     sampler.loads(path)
-        """
-        path = Path(path)
-        path.mkdir(parents=True, exist_ok=True)
-        torch.save(self.state_dict(), path / _STATE_FILE)
-
-    def loads(self, path: str | Path) -> None:
-        """Restores what :meth:`dumps` wrote.
-
-        Args:
-            path (str or Path): the directory.
-
-        Raises:
-            FileNotFoundError: if it was not written by an ``EpisodeSampler``.
-
-        Examples:
-            See :meth:`dumps`.
-        """
-        self.load_state_dict(torch.load(Path(path) / _STATE_FILE, weights_only=True))
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        state["_generator"] = self._generator.get_state()
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        generator = torch.Generator()
-        generator.set_state(state["_generator"])
-        self.__dict__.update(state, _generator=generator)
-
-    def __repr__(self) -> str:
+        self._refresh(storage, batch_size)
         episodes = self._index.episodes
-        return (
-            f"{type(self).__name__}(episodes={len(episodes)}, "
-            f"transitions={episodes.transitions}, done_key={self.end_key!r}, "
-            f"init_key={self.init_key!r})"
+        picks = self._draw(
+            batch_size, len(episodes), episodes.lengths.__getitem__, "episode"
+        )
+        return self._read_slices(
+            episodes.starts[picks], episodes.lengths[picks], storage.max_size
         )

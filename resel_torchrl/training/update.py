@@ -202,8 +202,8 @@ class Learner:
             before = self._contexts(batch, encoder)
             self.optimizer.step()
             moved = (self._contexts(batch, encoder) - before).norm(dim=-1)
-            valid = batch.get("valid").squeeze(-1)
-            change = torch.where(valid, moved, 0.0).sum() / valid.sum()
+            learned = batch.get("learning_mask", batch.get("valid")).squeeze(-1)
+            change = torch.where(learned, moved, 0.0).sum() / learned.sum()
             self._measured[f"context_{role}_change"] = change
         self.optimizer.zero_grad(set_to_none=True)
 
