@@ -10,7 +10,10 @@ import torch
 from resel_torchrl.config.schema import Config
 from resel_torchrl.modules.cores import CORES, SequenceCore
 
-__all__ = ["core_problems", "length_problems"]
+__all__ = ["core_problems", "length_problems", "memory_problems"]
+
+#: Bytes that the memories in a replay buffer may take.
+LARGEST_MEMORIES = 32 * 10**9
 
 
 def core_problems(core: str, size: Any, options: Mapping[str, Any]) -> list[str]:
@@ -61,6 +64,47 @@ def length_problems(config: Config, horizon: int) -> list[str]:
         f"agent.core_kwargs.context: expected at least {horizon + 1}, one more than "
         f"the horizon of {horizon} steps, got {limit}; write agent.core_kwargs.context="
         f"{horizon + 1}."
+    ]
+
+
+def memory_problems(config: Config) -> list[str]:
+    """Whether there are memories for the replay buffer to keep, and of a fair size.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        The mistakes, in sentences.
+
+    >>> from resel_torchrl.config import compose
+    >>> stored = ["replay.segment_length=64", "replay.start_state=stored"]
+    >>> memory_problems(compose(["task=hopper_v", "core=lstm", *stored]))
+    []
+    >>> memory_problems(compose(["task=hopper_v", "core=mamba", *stored]))[0][:76]
+    'replay.start_state: expected memories of at most 32 GB in all, got 145.4 GB '
+    """
+    agent, replay = config.agent, config.replay
+    if replay.start_state == "zero":
+        return []
+    core = _without_values(agent.core, agent.hidden_size, agent.core_kwargs)
+    if core is None:
+        return []
+    if not core.state_size:
+        return [
+            f"replay.start_state: expected zero with the core {agent.core}, which has "
+            "no memory, got stored; write replay.start_state=zero, or choose another "
+            "core=NAME."
+        ]
+    step_bytes = 4 * core.state_size
+    total = step_bytes * replay.buffer_size
+    if total <= LARGEST_MEMORIES:
+        return []
+    return [
+        "replay.start_state: expected memories of at most "
+        f"{LARGEST_MEMORIES / 1e9:.0f} GB in all, got {total / 1e9:.1f} GB "
+        f"({core.state_size} numbers of the core {agent.core} for each of "
+        f"{replay.buffer_size} transitions); write replay.buffer_size="
+        f"{LARGEST_MEMORIES // step_bytes}, or replay.start_state=zero."
     ]
 
 

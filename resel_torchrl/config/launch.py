@@ -24,7 +24,7 @@ from resel_torchrl.config.composition import (
     to_dict,
     to_yaml,
 )
-from resel_torchrl.config.core_checks import length_problems
+from resel_torchrl.config.core_checks import length_problems, memory_problems
 from resel_torchrl.config.schema import Config
 from resel_torchrl.config.validation import ConfigError
 from resel_torchrl.envs import TaskInfo, find_spec, make_gym, task_info
@@ -262,6 +262,7 @@ def _make_acting(
         "horizon": task.horizon,
         "seed": config.seed,
         "random_steps": config.train.random_steps,
+        "store_memory": config.replay.start_state == "stored",
     }
     if config.train.collection == "process":
         weights = SharedWeights(learning, config.train.policy_sync)
@@ -295,12 +296,17 @@ def make_learner(
     longest = horizon  # of what is packed
     if replay.segment_length is not None:
         longest = min(replay.segment_length + replay.burn_in, horizon)
-    layout = row_layout(replay.batch_size, longest)
+    packing: dict[str, Any] = {}
+    if replay.start_state == "stored":  # each segment in a row of its own
+        layout = row_layout(replay.batch_size, longest, min_row_length=1)
+        packing["state_key"] = agent.actor_encoder.state_key
+    else:
+        layout = row_layout(replay.batch_size, longest)
     return Learner(
         agent,
         loss,
         buffer,
-        functools.partial(pack_episodes, **layout._asdict()),
+        functools.partial(pack_episodes, **layout._asdict(), **packing),
         batch_size=replay.batch_size,
         lr_context_encoder=config.optim.lr_context_encoder,
         lr_actor=config.optim.lr_actor,
@@ -350,7 +356,7 @@ def _checked_task(config: Config) -> tuple[Config, TaskInfo]:
             f"steps, got {segment_length}; lower it, or write "
             "replay.segment_length=null for whole episodes."
         )
-    problems += length_problems(config, task.horizon)
+    problems += length_problems(config, task.horizon) + memory_problems(config)
     kind, _, index = config.device.partition(":")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         problems.append(

@@ -127,13 +127,15 @@ class ReplayConfig:
 
     >>> from resel_torchrl.config import compose
     >>> compose(["task=hopper_v"]).replay
-    ReplayConfig(buffer_size=1000000, batch_size=1999, segment_length=None, burn_in=0)
+    ReplayConfig(buffer_size=1000000, batch_size=1999, segment_length=None, burn_in=0, \
+start_state='zero')
     """
 
     buffer_size: PositiveInt
     batch_size: PositiveInt
     segment_length: OptionalLength
     burn_in: NaturalInt
+    start_state: Literal["zero", "stored"]
 
 
 @dataclass

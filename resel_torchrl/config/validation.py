@@ -251,6 +251,11 @@ def _cross_checks(values: Mapping[str, Any]) -> list[str]:
             f"replay.burn_in: expected 0 with whole episodes, which start from their "
             f"first step, got {burn_in}; set replay.segment_length, or leave it out."
         )
+    if value("replay.start_state") == "stored" and not value("replay.segment_length"):
+        problems.append(
+            "replay.start_state: expected zero with whole episodes, which start with "
+            "an empty memory, got stored; set replay.segment_length, or leave it out."
+        )
     device = value("device")
     if isinstance(device, str) and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         problems.append(

@@ -12,7 +12,7 @@ from torchrl.objectives import LossModule
 
 from resel_torchrl.objectives import functional
 from resel_torchrl.objectives.checks import check_modules_are_separate, context_key
-from resel_torchrl.objectives.networks import encode, observed_keys
+from resel_torchrl.objectives.networks import encode, observed_keys, state_keys
 
 
 class EpisodeNetworks:
@@ -62,6 +62,7 @@ class EpisodeNetworks:
             {"actor_network": actor_network, "actor_encoder": actor_encoder},
             {"qvalue_network": qvalue_network, "critic_encoder": critic_encoder},
         )
+        self.state_keys = state_keys(actor_encoder)
         self.modules = {
             "actor_encoder": actor_encoder,
             "critic_encoder": critic_encoder,
@@ -112,8 +113,14 @@ class EpisodeNetworks:
     def contexts(
         self, name: str, rows: TensorDictBase, params: TensorDictBase | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Contexts of the transitions and of their successors: one encoder pass."""
+        """Contexts of the transitions and of their successors: one encoder pass.
+
+        A memory among the rows is the one of the acting policy, so the actor's encoder
+        starts from it; the critic's did not act, and starts from zero.
+        """
         encoder, key = self.modules[name], self.context_keys[name]
+        if name == "critic_encoder":
+            rows = rows.exclude(*self.state_keys)
         return functional.unroll(lambda r: encode(encoder, r, key, params), rows)
 
     def actor_inputs(self, rows: TensorDict, context: Tensor) -> TensorDict:

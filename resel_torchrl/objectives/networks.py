@@ -35,8 +35,8 @@ def observed_keys(
         written: keys that come from elsewhere: the contexts, the action, the flags.
 
     Returns:
-        Keys in the order met, without ``written`` and without recurrent states (an
-        unroll starts from zero).
+        Keys in the order met, without ``written`` and without recurrent states, which
+        are not read at every observation.
 
     Examples:
         >>> from resel_torchrl.modules import ContextEncoder, EnsembleCritic
@@ -49,10 +49,25 @@ def observed_keys(
         key
         for module in modules
         for key in module.in_keys
-        if unravel_key(("next", key)) not in module.out_keys
+        if key not in state_keys(module)
     )
     written = set(written)
     return [key for key in found if key not in written]
+
+
+def state_keys(module: TensorDictModuleBase) -> list[NestedKey]:
+    """The recurrent states of a module: what it reads and hands to the next step.
+
+    Args:
+        module: an encoder or a head.
+
+    Examples:
+        >>> from resel_torchrl.modules import ContextEncoder
+        >>> state_keys(ContextEncoder({"observation": 3}, "gru"))
+        ['context_actor_state']
+    """
+    following = set(module.out_keys)
+    return [key for key in module.in_keys if unravel_key(("next", key)) in following]
 
 
 def encode(

@@ -71,6 +71,7 @@ def _checked_shape(tensordict: TensorDictBase, valid_key: NestedKey) -> torch.Si
 def read_packed(
     tensordict: TensorDictBase,
     row_keys: Iterable[NestedKey],
+    state_keys: Iterable[NestedKey] = (),
     *,
     action: NestedKey = "action",
     reward: NestedKey = "reward",
@@ -88,6 +89,8 @@ def read_packed(
     Args:
         tensordict: batch ``[R, L]``; it is not changed.
         row_keys: entries that networks read at every observation.
+        state_keys: memories before the first column, ``[R, L, state_size]``, read there
+            and where they are in the batch.
         action: key of the action ``[R, L, A]``; one-hot integers become floats.
         reward: key of the reward ``[R, L, 1]`` under ``"next"``, of the action's dtype.
         terminated: key of the end flag, bool ``[R, L, 1]``, under ``"next"``.
@@ -159,6 +162,11 @@ def read_packed(
         )
     entries = {key: fill_outside(read(key), observed) for key in row_keys}
     entries[is_init] = fill_outside(start, observed, True)
+    for key in state_keys:
+        if tensordict.get(key, None) is not None:
+            state = read(key)
+            first = fill_outside(state[:, :1], observed[:, :1])
+            entries[key] = first.expand_as(state)  # in the storage of one column
     return PackedBatch(
         rows=TensorDict(entries, batch_size=shape),
         action=fill_outside(actions, transitions)[:, :-1],

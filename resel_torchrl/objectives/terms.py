@@ -46,6 +46,7 @@ def read_batch(
     batch = read_packed(
         tensordict,
         row_keys,
+        loss._networks.state_keys,
         action=keys.action,
         reward=keys.reward,
         terminated=keys.terminated,

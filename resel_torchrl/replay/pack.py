@@ -27,6 +27,7 @@ def pack_episodes(
     valid_key: NestedKey = "valid",
     lead_key: NestedKey = "is_lead",
     mask_key: NestedKey = "learning_mask",
+    state_key: NestedKey | None = None,
 ) -> TensorDict:
     """Lays episodes one after another in ``R`` rows of ``L = row_length``.
 
@@ -61,6 +62,11 @@ def pack_episodes(
     ``flat``, burn-in rows are ``valid``, as they hold transitions, and false under
     ``mask_key``, which keeps them out of the losses of this library.
 
+    With ``state_key`` such segments start from the memory that was stored with their
+    first transition. Each is then put in a row ``r`` of its own, as an encoder reads
+    its memory at the first column only, and ``is_init`` is true there just where the
+    segment begins its episode, which does without.
+
     Args:
         flat (TensorDictBase): ``[N]`` transitions in TorchRL's episode format, one
             episode after another, as :class:`EpisodeSampler` or another slice sampler
@@ -86,10 +92,15 @@ def pack_episodes(
             supplies what came before the next one.
         mask_key (NestedKey): copied, if present: bool, true on the transitions to
             learn from; false outside them.
+        state_key (NestedKey, optional): stored memory ``[N, state_size]``, of an
+            encoder before each transition, to start segments from. ``lead_key`` must
+            be present then.
 
     Returns:
         TensorDict: ``[R, L]`` on the device of ``flat``; flags and rewards are
-        ``[R, L, 1]``, one-dimensional entries gain a last dimension of 1.
+        ``[R, L, 1]``, one-dimensional entries gain a last dimension of 1. With
+        ``state_key`` the memory at the first column stands there at all columns, in
+        the storage of one.
 
     Raises:
         KeyError: if an entry is missing.
@@ -144,7 +155,15 @@ def pack_episodes(
         kept = np.flatnonzero(~lead)
         _check_leads(lead, starts, lengths)
     leads = np.zeros_like(lengths) if lead is None else lead[starts].astype(np.int64)
-    firsts, n_rows = _place(lengths - leads, row_length, row_counts, gap)
+    if state_key is not None and lead is None:
+        raise KeyError(
+            f"Expected the entry {lead_key!r} beside the memory {state_key!r}, which "
+            "tells the segments that begin inside of an episode, got none: sample with "
+            "SegmentSampler, or pack without state_key to start from zero."
+        )
+    firsts, n_rows = _place(
+        lengths - leads, row_length, row_counts, gap, alone=state_key is not None
+    )
 
     # A leading transition would stand in the row before the first: only its `after`
     # is used.
@@ -192,6 +211,15 @@ def pack_episodes(
     batch = TensorDict({}, [n_rows, row_length], device=flat.device)
     for key, value in packed.items():
         batch.set(key, value.unflatten(0, (n_rows, row_length)))
+    if state_key is not None:
+        stored = _column(flat, state_key)
+        begins = torch.from_numpy(starts + leads).to(device)
+        state = stored.new_zeros((n_rows, *stored.shape[1:]))
+        state[: len(begins)] = stored.index_select(0, begins)
+        batch.set(state_key, state.unsqueeze(1).expand(-1, row_length, -1))
+        batch.get(is_init_key)[: len(begins), 0, 0] = torch.from_numpy(leads == 0).to(
+            device
+        )
     return batch
 
 
@@ -274,15 +302,23 @@ def _place(
     row_length: int,
     row_counts: int | Sequence[int] | None,
     gap: int,
+    *,
+    alone: bool,
 ) -> tuple[np.ndarray, int]:
-    """First flat row of each episode ``[k]``, and the number of rows ``R``."""
+    """First flat row of each episode ``[k]``, and the number of rows ``R``.
+
+    With ``alone`` each episode is at the beginning of a row of its own, in order.
+    """
     longest = int(lengths.max())
     if longest >= row_length:
         raise ValueError(
             f"episode of {longest} transitions met, row_length = {row_length}: raise "
             f"the horizon to at least {longest}, the row length to {longest + 1}."
         )
-    rows, offsets, used = first_fit_decreasing(lengths + 1 + gap, row_length + gap)
+    if alone:
+        rows, offsets, used = np.arange(len(lengths)), 0, len(lengths)
+    else:
+        rows, offsets, used = first_fit_decreasing(lengths + 1 + gap, row_length + gap)
     if row_counts is None:
         n_rows = used
     else:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 import torch
-from tensordict import TensorDict
+from tensordict import NestedKey, TensorDict
 from torchrl.data import ReplayBuffer
 
 from resel_torchrl.training.acting import RecurrentPolicy
@@ -58,6 +58,7 @@ def flat_episode(
     rewards: np.ndarray,
     terminated: bool,
     truncated: bool,
+    memories: Mapping[NestedKey, np.ndarray] | None = None,
 ) -> TensorDict:
     """One episode of T transitions as a flat TensorDict `[T]`, ready for `extend`.
 
@@ -67,6 +68,8 @@ def flat_episode(
         rewards: `[T]`.
         terminated: Whether the last transition reached a terminal state.
         truncated: Whether the last transition met a limit; values bootstrap there.
+        memories: Memory of an encoder before each step, `[T, state_size]`, by the key
+            that it reads it from.
 
     >>> import numpy as np
     >>> flat = flat_episode(
@@ -93,6 +96,7 @@ def flat_episode(
             ("next", "done"): ends[0],
             ("next", "terminated"): ends[1],
             ("next", "truncated"): ends[2],
+            **{key: torch.from_numpy(x) for key, x in (memories or {}).items()},
         },
         [length],
     )
@@ -114,6 +118,12 @@ class Collector:
         seed: Seed of the run.
         random_steps: Steps of the random phase.
         env_index: Number of this environment within the run.
+        store_memory: Whether to store, under the encoder's `state_key`, its memory
+            before each step: zeros at an episode's first. In the random phase the
+            encoder then watches, so that its memory is there too.
+
+    Raises:
+        ValueError: If the memory of an encoder without one is to be stored.
 
     >>> from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
     >>> from resel_torchrl.envs import make_gym
@@ -138,7 +148,14 @@ class Collector:
         seed: int,
         random_steps: int = 0,
         env_index: int = 0,
+        store_memory: bool = False,
     ) -> None:
+        state_size = policy.encoder.state_size
+        if store_memory and not state_size:
+            raise ValueError(
+                "expected an encoder with a memory to store, got one without "
+                "(state_size 0); choose a recurrent core, or store_memory=False."
+            )
         self.env = env
         self.policy = policy
         self.replay_buffer = replay_buffer
@@ -151,6 +168,9 @@ class Collector:
         self._observations = np.zeros((horizon + 1, policy.observation_size), "f4")
         self._actions = np.zeros((horizon, policy.action_size), "f4")
         self._rewards = np.zeros(horizon, "f4")
+        if store_memory:
+            self._memories = np.zeros((horizon, state_size), "f4")
+        self.store_memory = store_memory
         self._return = 0.0
         self._t = -1  # no episode under way
         self._random: np.random.Generator | None = None
@@ -178,11 +198,15 @@ class Collector:
                 f"expected episodes of at most {self.horizon} steps, got a longer one; "
                 "give the true horizon (env.horizon=NUMBER)."
             )
-        if self._random is not None:
-            action = self.policy.random_action(self._random)
+        if self.store_memory:
+            self._memories[t] = self.policy.memory if t else 0.0
+        before = self._rewards[t - 1] if t else None
+        if self._random is None:
+            action = self.policy.act(self._observations[t], before, first=t == 0)
         else:
-            reward = self._rewards[t - 1] if t else None
-            action = self.policy.act(self._observations[t], reward, first=t == 0)
+            action = self.policy.random_action(self._random)
+            if self.store_memory:
+                self.policy.observe(self._observations[t], before, t == 0, action)
         observation, reward, terminated, truncated, _ = self.env.step(
             self.policy.to_env(action)
         )
@@ -215,6 +239,9 @@ class Collector:
                     f"is not, in the episode from seed "
                     f"{episode_seed(self.seed, self.env_index, self.episodes)}."
                 )
+        memories = None
+        if self.store_memory:
+            memories = {self.policy.encoder.state_key: self._memories[:length]}
         self.replay_buffer.extend(
             flat_episode(
                 self._observations[: length + 1],
@@ -222,6 +249,7 @@ class Collector:
                 self._rewards[:length],
                 terminated,
                 truncated,
+                memories,
             )
         )
         self.episodes += 1
@@ -238,9 +266,11 @@ class Collector:
         Returns:
             The arrays, for the :meth:`attach` of a collector in another process.
         """
+        names = ["_observations", "_actions", "_rewards"]
+        names += ["_memories"] if self.store_memory else []
         shared = {
             name: torch.from_numpy(getattr(self, name)).share_memory_()
-            for name in ("_observations", "_actions", "_rewards")
+            for name in names
         }
         self.attach(shared)
         return shared
@@ -272,9 +302,16 @@ class Collector:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters, the policy's memory and the episode under way as its actions."""
+        """Counters, the policy's memory and the episode under way as its actions.
+
+        Memories to store are part of it: they cannot be had again once the weights have
+        changed.
+        """
         length = max(self._t, 0)
-        return {
+        stored = {}
+        if self.store_memory:
+            stored["memories"] = torch.from_numpy(self._memories[:length].copy())
+        return stored | {
             "steps": self.steps,
             "episodes": self.episodes,
             "under_way": self._t >= 0,
@@ -317,6 +354,8 @@ class Collector:
                         "with another run_dir."
                     )
             self._check_replay(state["policy"], len(actions))
+        if self.store_memory:
+            self._memories[: len(actions)] = state["memories"].numpy()
         self.steps = state["steps"]
         self.policy.load_state_dict(state["policy"])
 

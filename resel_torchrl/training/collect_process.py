@@ -64,6 +64,7 @@ class ProcessCollector(Collector):
         random_steps: Steps of the random phase.
         env_index: Number of this environment within the run.
         ahead: Steps that the process may be ahead.
+        store_memory: As of :class:`Collector`.
 
     Raises:
         ValueError: If `ahead` is below 1.
@@ -101,6 +102,7 @@ class ProcessCollector(Collector):
         random_steps: int = 0,
         env_index: int = 0,
         ahead: int = 10,
+        store_memory: bool = False,
     ) -> None:
         if ahead < 1:
             raise ValueError(f"expected ahead of 1 step or more, got {ahead}.")
@@ -109,6 +111,7 @@ class ProcessCollector(Collector):
             "seed": seed,
             "random_steps": random_steps,
             "env_index": env_index,
+            "store_memory": store_memory,
         }
         policy = make_policy(*weights.copies)
         super().__init__(None, policy, replay_buffer, **options)

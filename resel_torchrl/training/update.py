@@ -169,7 +169,7 @@ class Learner:
         if self.reward_scale != 1.0:
             packed.set(REWARD, packed.get(REWARD) * self.reward_scale)
         self._batch_padding = padding_share(packed)
-        return packed.to(self.device) if self.device.type != "cpu" else packed
+        return _moved(packed, self.device) if self.device.type != "cpu" else packed
 
     def _critic_step(self, batch: TensorDict) -> None:
         self._add({"padding_fraction": self._batch_padding})
@@ -312,7 +312,7 @@ class Learner:
         batch = None
         if self._batch is not None:
             batch = {
-                "entries": dict(self._batch.cpu().flatten_keys(".").items()),
+                "entries": dict(_moved(self._batch, "cpu").flatten_keys(".").items()),
                 "shape": list(self._batch.batch_size),
                 "padding": self._batch_padding,
             }
@@ -335,10 +335,21 @@ class Learner:
         self._batch = None
         if state["batch"] is not None:
             batch = TensorDict(state["batch"]["entries"], state["batch"]["shape"])
-            self._batch = batch.unflatten_keys(".").to(self.device)
+            self._batch = _moved(batch.unflatten_keys("."), self.device)
             self._batch_padding = state["batch"]["padding"]
         for name in ("counts", "measure"):
             setattr(self, f"_{name}", dict(state[name]))
         for name in ("sums", "measured"):  # read to the CPU; they go on where they were
             values = {key: x.to(self.device) for key, x in state[name].items()}
             setattr(self, f"_{name}", values)
+
+
+def _moved(batch: TensorDict, device: torch.device | str) -> TensorDict:
+    """A packed batch on a device; an entry in the storage of one column keeps that."""
+
+    def move(value: Tensor) -> Tensor:
+        if value.stride(1):
+            return value.to(device)
+        return value[:, :1].to(device).expand_as(value)
+
+    return batch.apply(move, device=device)
