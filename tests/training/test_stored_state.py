@@ -1,29 +1,16 @@
-"""Runs that keep the memory of the acting policy, and start segments from it."""
+"""Runs on segments that start from the stored memory of the acting policy."""
 
-import subprocess
-import sys
-import warnings
-
-import gymnasium
 import numpy as np
 import pytest
 import torch
-from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-from torchrl.modules import set_recurrent_mode
 
 from resel_torchrl.config import ConfigError, compose
-from resel_torchrl.replay import SegmentSampler, pack_episodes
-from resel_torchrl.training import (
-    CheckpointStore,
-    Collector,
-    RecurrentPolicy,
-    make_agent,
-)
-from tests.training import envs
+from resel_torchrl.config.commands import main
+from resel_torchrl.training import CheckpointStore
+from tests.training.memories import recomputed
 from tests.training.runs import assert_same_run, resume, rows, start, tiny
 from tests.training.threads import as_thread  # noqa: F401
 
-SIZES = {"embedding_size": 4, "hidden_size": 6, "context_size": 5, "head_sizes": [8]}
 KEY = "context_actor_state"
 STORED = [
     "replay.segment_length=4",
@@ -31,134 +18,11 @@ STORED = [
     "replay.start_state=stored",
 ]
 LEARNER = ["steps=70", "eval.interval=0"]
+pytestmark = pytest.mark.filterwarnings("ignore:The buffer holds")
 
 
-@pytest.fixture(autouse=True)
-def small_buffers_at_the_start():
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The buffer holds")
-        yield
-
-
-def collected(core, steps=60, random_steps=0, mode="auto", sampler=None, **options):
-    """A collector after some steps, and the encoder that acted."""
-    torch.manual_seed(1)
-    agent = make_agent(2, 1, core=core, n_critics=2, reward_input=True, **SIZES)
-    policy = RecurrentPolicy(agent.actor_encoder, agent.actor, 2, 1, mode=mode)
-    buffer = TensorDictReplayBuffer(
-        storage=LazyTensorStorage(3000), sampler=sampler, batch_size=10**6
-    )
-    options = {"store_memory": True, **options}
-    env = gymnasium.make("Walk-v0")
-    limits = {"horizon": envs.HORIZON, "seed": 3, "random_steps": random_steps}
-    collector = Collector(env, policy, buffer, **limits, **options)
-    for _ in range(steps):
-        collector.step()
-    return collector, agent.actor_encoder
-
-
-@torch.no_grad()
-def recomputed(encoder, flat):
-    """The memory before each transition, one step at a time."""
-    packed = pack_episodes(flat[:], len(flat) * 2)
-    order = packed["valid"].squeeze(-1)
-    inputs = [packed[key][0] for key in encoder.input_keys]
-    start = packed["is_init"][0, :, 0]
-    state, found = torch.zeros(1, encoder.state_size), {}
-    for t in range(packed.shape[1]):
-        before = torch.where(start[t], 0.0, state)
-        if order[0, t]:
-            found[tuple(packed["observation"][0, t].tolist())] = before[0]
-        _, state = encoder.encode_step(
-            [x[t : t + 1] for x in inputs], start[t : t + 1], state
-        )
-    return torch.stack([found[tuple(o.tolist())] for o in flat["observation"]])
-
-
-@pytest.mark.parametrize("core", ["gru", "lstm", "mamba", "lru"])
-@pytest.mark.parametrize("random_steps", [0, 1000])
-@pytest.mark.parametrize("mode", ["auto", "eager"])
-def test_the_memory_before_each_step_is_stored(core, random_steps, mode):
-    """The random phase included. Control: the one after the step is another."""
-    collector, encoder = collected(core, random_steps=random_steps, mode=mode)
-    flat = collector.replay_buffer[:]
-    assert flat[KEY].dtype == torch.float32
-    starts = flat["is_init"].squeeze(-1)
-    assert starts.sum() > 2
-    assert not flat[KEY][starts].any() and flat[KEY][~starts].any(-1).all()
-    expected = recomputed(encoder, flat)
-    torch.testing.assert_close(flat[KEY], expected, atol=1e-5, rtol=1e-5)
-    after = expected.roll(-1, 0)
-    inner = ~flat["next", "done"].squeeze(-1)
-    assert (flat[KEY] - after)[inner].abs().amax(-1).min() > 1e-4
-
-
-def test_watching_in_the_random_phase_draws_nothing_and_changes_no_step():
-    state = None
-    for store_memory in (False, True):
-        collector, _ = collected("gru", 0, 10_000, store_memory=store_memory)
-        before = torch.get_rng_state()
-        for _ in range(60):
-            collector.step()
-        assert torch.equal(before, torch.get_rng_state())
-        flat = collector.replay_buffer[:].exclude(KEY)
-        assert state is None or (flat == state).all()
-        state = flat
-
-
-def test_nothing_is_stored_unless_asked_and_without_memory_it_is_an_error():
-    collector, _ = collected("gru", store_memory=False)
-    assert collector.replay_buffer[:].get(KEY, None) is None
-    assert "memories" not in collector.state_dict()
-    with pytest.raises(ValueError, match="expected an encoder with a memory to store"):
-        collected("memoryless")
-
-
-@torch.no_grad()
-def contexts(encoder, batch):
-    """Context at each transition learned from, by its observation."""
-    with set_recurrent_mode(True):
-        inputs = batch.select(*encoder.in_keys, strict=False)
-        found = encoder(inputs)["context_actor"]
-    mask = batch.get("learning_mask", batch["valid"]).squeeze(-1)
-    return {
-        tuple(key.tolist()): value
-        for key, value in zip(batch["observation"][mask], found[mask], strict=True)
-    }
-
-
-@pytest.mark.parametrize("core", ["gru", "lstm", "mamba"])
-@pytest.mark.parametrize("random_steps", [0, 30])
-@pytest.mark.parametrize("burn_in", [0, 2])
-def test_contexts_from_stored_memories_are_those_of_whole_episodes(
-    core, random_steps, burn_in
-):
-    """With the weights that acted. Controls: from zero, and with other weights."""
-    sampler = SegmentSampler(3, burn_in=burn_in, seed=0)
-    collector, encoder = collected(core, 60, random_steps, sampler=sampler)
-    buffer = collector.replay_buffer
-    whole = pack_episodes(buffer[:], envs.HORIZON + 1)
-    segments = buffer.sample()
-    stored = pack_episodes(segments, 4 + burn_in, state_key=KEY)
-    from_zero = pack_episodes(segments, 4 + burn_in)
-
-    def largest(batch):
-        found, expected = contexts(encoder, batch), contexts(encoder, whole)
-        assert found.keys() == expected.keys() and len(found) == len(buffer)
-        return max((found[key] - expected[key]).abs().max() for key in expected)
-
-    assert largest(stored) < 1e-5
-    assert largest(from_zero) > 1e-3
-    for parameter in encoder.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)
-    assert largest(stored) > 1e-3
-
-
-@pytest.mark.parametrize("algorithm", ["resel", "td3_resel", "discrete_resel"])
-def test_a_run_resumes_bit_for_bit(tmp_path, algorithm):
-    name = "DiscreteWalk" if algorithm == "discrete_resel" else "Walk"
-    options = [f"env.id=tests.training.envs:{name}-v0", f"agent.algorithm={algorithm}"]
-    options += [*STORED, "core=lstm"]
+def test_a_run_resumes_bit_for_bit(tmp_path):
+    options = [*STORED, "core=lstm", "eval.interval=60"]
     start(tmp_path / "whole", *options, "steps=70").run()
     for stop in (16, 50):  # in the random phase, and past it
         folder = tmp_path / f"parts-{stop}"
@@ -280,15 +144,8 @@ def test_what_cannot_be_kept_is_refused_before_the_run(tmp_path, overrides, mess
 def test_the_command_line(tmp_path):
     task = ["task=pendulum_v", "core=lstm", "env.id=Pendulum-V-v0", "eval.interval=0"]
     short = ["steps=460", "train.random_steps=200", "train.updates_per_step=0.02"]
-    buffers = ["replay.buffer_size=1000", "replay.batch_size=64"]
+    buffers = ["replay.buffer_size=1000", "replay.batch_size=64", "log.interval=100"]
     overrides = [*tiny(tmp_path / "run"), *task, *short, *buffers, *STORED]
-    command = [sys.executable, "-m", "resel_torchrl", "train"]
-    done = subprocess.run(
-        [*command, *overrides, "log.interval=100"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    assert main(["train", *overrides]) == 0
     last = rows(tmp_path / "run/metrics.csv")[-1]
     assert last["step"] == "400" and float(last["loss_qvalue"]) > 0
