@@ -34,7 +34,7 @@ def core_problems(core: str, size: Any, options: Mapping[str, Any]) -> list[str]
         return []
     try:
         _without_values(core, size, options)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ModuleNotFoundError) as error:
         return [f"agent.core_kwargs with agent.hidden_size={size}: {error}"]
     return []
 

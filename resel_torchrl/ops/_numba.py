@@ -106,6 +106,17 @@ def add_product(vector, matrix, out):
             out[i] += vector[k] * matrix[k, i]
 
 
+def materialized(ctx, *gradients: Tensor | None) -> list[Tensor]:
+    """Zeros like ``ctx.outputs`` in place of gradients that autograd has none of.
+
+    Autograd would make them by itself, for what an operator keeps for itself too.
+    """
+    return [
+        torch.zeros(shape, dtype=dtype) if gradient is None else gradient
+        for gradient, (shape, dtype) in zip(gradients, ctx.outputs, strict=True)
+    ]
+
+
 def views(*tensors: Tensor) -> list[np.ndarray]:
     """The tensors as C-contiguous arrays; a copy is made where one is not.
 

@@ -24,8 +24,8 @@ def test_values_of_the_cores_options_are_checked_with_the_width():
 
 def test_checking_a_core_draws_nothing_and_lets_unusual_ones_pass(monkeypatch):
     class Looks(CORES["gru"]):
-        def __init__(self, size):
-            super().__init__(size)
+        def __init__(self, size, backend="auto"):
+            super().__init__(size, backend)
             self.scale = self.bias_hh_l0.sum().item()
 
     monkeypatch.setitem(CORES, "gru", Looks)
@@ -44,3 +44,20 @@ def test_a_horizon_beyond_the_context_is_refused_before_there_is_a_run(tmp_path)
     assert not folder.exists()
     open_run(compose([*options, "agent.core_kwargs.context=201"]))
     assert folder.exists()
+
+
+def test_a_backend_whose_package_is_absent_is_told_before_there_is_a_run(monkeypatch):
+    compose(["core=mamba", "agent.core_kwargs.backend=torch"])
+    monkeypatch.setattr("resel_torchrl.ops._backends.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"core_kwargs.*numba.*resel_torchrl\[cpu\]"):
+        compose(["core=gru", "agent.core_kwargs.backend=cpu"])
+
+
+def test_fused_acting_that_cannot_be_is_told_before_there_is_a_run(tmp_path):
+    options = ["task=pendulum_v", "core=lru", f"run_dir={tmp_path / 'run'}"]
+    _, config = open_run(compose([*options, "train.acting=auto"]))
+    assert config.train.acting == "eager"  # what auto is stands in the stored file
+    refused = [*options[:2], f"run_dir={tmp_path / 'other'}", "train.acting=fused"]
+    with pytest.raises(ConfigError, match=r"train.acting: expected .* got LRUCore"):
+        open_run(compose(refused))
+    assert not (tmp_path / "other").exists()

@@ -4,10 +4,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resel_torchrl.ops._numba import kernel, run_items, views
+from resel_torchrl.ops._numba import kernel, materialized, run_items, views
 
-# Channels that one item carries through time.
-_W = 32
+# Channels that one item carries through time. Loops over them ask for the length of an
+# array: of a constant the compiler unrolls them before it thinks of vectors.
+_W = 64
 
 
 def causal_conv_cpu(
@@ -92,10 +93,13 @@ def _gradient_shapes(x, weight, is_init, state, grad_y, grad_last):
 
 def _save(ctx, inputs, output):
     x, weight, _bias, is_init, state = inputs
+    ctx.set_materialize_grads(False)
+    ctx.outputs = [(tensor.shape, tensor.dtype) for tensor in output]
     ctx.save_for_backward(x, weight, is_init, state)
 
 
 def _apply_backward(ctx, grad_y, grad_last):
+    grad_y, grad_last = materialized(ctx, grad_y, grad_last)
     grad_x, grad_weight, grad_bias, grad_state = _conv_backward(
         *ctx.saved_tensors, grad_y, grad_last
     )
@@ -131,7 +135,7 @@ def _forward(first, last, x, weight, bias, is_init, state, y, last_state):
             reach = 0 if is_init[r, t] else min(reach + 1, K - 1)
             sums[:] = 0
             for k in range(K - 1 - reach, K):
-                for j in range(_W):
+                for j in range(len(sums)):
                     sums[j] += taps[k, j] * inputs[t + k, j]
             for j in range(width):
                 y[r, t, channel + j] = sums[j] + bias[channel + j]
@@ -184,10 +188,10 @@ def _backward(
             reach = 0 if is_init[r, t] else min(reach + 1, K - 1)
             for j in range(width):
                 dy[j] = grad_y[r, t, channel + j]
-            for j in range(_W):
+            for j in range(len(sums)):
                 sums[j] += dy[j]
             for k in range(K - 1 - reach, K):
-                for j in range(_W):
+                for j in range(len(sums)):
                     grad_inputs[t + k, j] += taps[k, j] * dy[j]
                     grad_taps[k, j] += inputs[t + k, j] * dy[j]
         for s in range(max(K - 2 - reach, 0), K - 1):

@@ -4,7 +4,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resel_torchrl.ops._numba import add_product, kernel, run_items, sigmoid, views
+from resel_torchrl.ops._numba import (
+    add_product,
+    kernel,
+    materialized,
+    run_items,
+    sigmoid,
+    views,
+)
 from resel_torchrl.ops._resets import any_requires_grad
 
 
@@ -106,11 +113,15 @@ def _gradient_shapes(is_init, weight_hh, state, y, activated, new, grad_y, grad_
 
 def _save(ctx, inputs, output):
     _gates, is_init, weight_hh, _bias, state, _keep = inputs
-    y, _last, activated, new = output
+    y, last, activated, new = output
+    ctx.mark_non_differentiable(activated, new)
+    ctx.set_materialize_grads(False)
+    ctx.outputs = (y.shape, y.dtype), (last.shape, last.dtype)
     ctx.save_for_backward(is_init, weight_hh, state, y, activated, new)
 
 
-def _apply_backward(ctx, grad_y, grad_last, _grad_activated, _grad_new):
+def _apply_backward(ctx, grad_y, grad_last, *_):
+    grad_y, grad_last = materialized(ctx, grad_y, grad_last)
     grad_gates, grad_weight, grad_bias, grad_state = _scan_backward(
         *ctx.saved_tensors, grad_y, grad_last
     )

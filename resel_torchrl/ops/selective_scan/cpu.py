@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resel_torchrl.ops._numba import exp2, kernel, run_items, views
+from resel_torchrl.ops._numba import exp2, kernel, materialized, run_items, views
 from resel_torchrl.ops._resets import any_requires_grad
 
 # Channels that one item carries through time: their [N, W] states stay in a core's
@@ -115,10 +115,15 @@ def _gradient_shapes(x, dt, A, B, C, is_init, kept, grad_y, grad_last):
 
 def _save(ctx, inputs, output):
     *tensors, _state, _keep = inputs
-    ctx.save_for_backward(*tensors, output[2])
+    y, last, kept = output
+    ctx.mark_non_differentiable(kept)
+    ctx.set_materialize_grads(False)
+    ctx.outputs = (y.shape, y.dtype), (last.shape, last.dtype)
+    ctx.save_for_backward(*tensors, kept)
 
 
-def _apply_backward(ctx, grad_y, grad_last, _grad_kept):
+def _apply_backward(ctx, grad_y, grad_last, _):
+    grad_y, grad_last = materialized(ctx, grad_y, grad_last)
     x, dt, A, B, C, is_init, kept = ctx.saved_tensors
     *gradients, grad_state = _scan_backward(
         x, dt, A, B, C, is_init, kept, grad_y, grad_last
