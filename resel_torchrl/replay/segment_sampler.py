@@ -26,7 +26,8 @@ class SegmentSampler(IndexedSampler):
     transitions of an episode. With a ``segment_length`` of at least the longest episode
     the draws are those of an :class:`EpisodeSampler` of the same seed.
 
-    A segment starts from an empty memory. The ``burn_in`` transitions before it, fewer
+    A segment starts from an empty memory, or from a stored one where it is packed with
+    ``state_key``. The ``burn_in`` transitions before it, fewer
     near the episode's start, are returned in front of it: they advance the memory, and
     ``mask_key``, true on the segment alone, keeps them out of the losses. They do not
     count for the batch size. Unlike in R2D2, gradients pass through them.
