@@ -76,6 +76,16 @@ def test_rows_of_a_run_are_segments(tmp_path):
     assert float(rows(tmp_path / "run/metrics.csv")[-1]["context_actor_change"]) > 0
 
 
+def test_the_next_batch_is_saved_and_taken_back_in_the_storage_of_one_column(tmp_path):
+    start(tmp_path / "run", *STORED, *LEARNER).run()
+    learner = resume(tmp_path / "run", "steps=80").learner
+    saved = learner.state_dict()["batch"]["entries"]
+    for memory in (learner._batch[KEY], saved[KEY]):
+        assert memory.shape[1:] == (7, 6)
+        assert memory.untyped_storage().nbytes() == 4 * 6 * len(memory)
+    assert saved["observation"].untyped_storage().nbytes() == 4 * 2 * 7 * len(memory)
+
+
 def test_another_start_state_gives_another_run(tmp_path):
     start(tmp_path / "stored", *STORED, *LEARNER).run()
     zero = [*STORED[:2], "replay.start_state=zero"]
