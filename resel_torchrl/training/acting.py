@@ -125,6 +125,33 @@ class RecurrentPolicy:
         """Forgets everything: the next call is the first step of an episode."""
         self.first = True
 
+    @property
+    def memory(self) -> np.ndarray:
+        """The encoder's memory after the last step, `[state_size]`.
+
+        The next step may write over it. At the start of an episode it is that of the
+        one before, which the encoder does not read.
+        """
+        return self._state[0].numpy()
+
+    def observe(
+        self,
+        observation: np.ndarray,
+        reward: float | None,
+        first: bool,
+        action: np.ndarray,
+    ) -> None:
+        """Makes a step with an action that was chosen elsewhere; draws nothing.
+
+        Args:
+            observation: As of :meth:`act`.
+            reward: Likewise.
+            first: Likewise.
+            action: What is done, `[action_size]`, one-hot if discrete.
+        """
+        self.act(observation, reward, first, deterministic=True)
+        self._views["prev_action"][:] = action
+
     def __call__(
         self,
         observation: np.ndarray,
@@ -221,33 +248,6 @@ class RecurrentPolicy:
             self._input_views, self._views["observation"], self._state[0].numpy()
         )
         return torch.from_numpy(outputs).unsqueeze(0)
-
-    def observe(
-        self,
-        observation: np.ndarray,
-        reward: float | None,
-        first: bool,
-        action: np.ndarray,
-    ) -> None:
-        """Makes a step with an action that was chosen elsewhere; draws nothing.
-
-        Args:
-            observation: As of :meth:`act`.
-            reward: Likewise.
-            first: Likewise.
-            action: What is done, `[action_size]`, one-hot if discrete.
-        """
-        self.act(observation, reward, first, deterministic=True)
-        self._views["prev_action"][:] = action
-
-    @property
-    def memory(self) -> np.ndarray:
-        """The encoder's memory after the last step, `[state_size]`.
-
-        The next step may write over it. At the start of an episode it is that of the
-        one before, which the encoder does not read.
-        """
-        return self._state[0].numpy()
 
     def state_dict(self) -> dict[str, torch.Tensor | bool]:
         """The memory, enough to go on in the middle of an episode."""

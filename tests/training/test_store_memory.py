@@ -4,8 +4,10 @@ import gymnasium
 import pytest
 import torch
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+from torchrl.envs import GymWrapper, InitTracker, TransformedEnv
 from torchrl.modules import set_recurrent_mode
 
+from resel_torchrl.modules import make_policy
 from resel_torchrl.replay import SegmentSampler, pack_episodes
 from resel_torchrl.training import Collector, RecurrentPolicy, make_agent
 from tests.training import envs
@@ -110,3 +112,25 @@ def test_contexts_from_stored_memories_are_those_of_whole_episodes(
     for parameter in encoder.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     assert largest(stored) > 1e-3
+
+
+def test_the_entry_that_torchrl_writes_while_acting_is_the_memory_too():
+    torch.manual_seed(0)
+    agent = make_agent(2, 1, core="gru", **SIZES)
+    encoder = agent.actor_encoder
+    env = TransformedEnv(GymWrapper(gymnasium.make("Walk-v0")), InitTracker())
+    env.append_transform(encoder.make_tensordict_primer())
+    with torch.no_grad():
+        policy = make_policy(encoder, agent.actor)
+        data = env.rollout(50, policy, break_when_any_done=False)
+    last = int(data["next", "done"].flatten().nonzero().max())
+    buffer = TensorDictReplayBuffer(
+        storage=LazyTensorStorage(100), sampler=SegmentSampler(3), batch_size=last + 1
+    )
+    buffer.extend(data[: last + 1])
+    stored = pack_episodes(buffer.sample(), 4, state_key=encoder.state_key)
+    found = contexts(encoder, stored)
+    whole = contexts(encoder, pack_episodes(data[: last + 1], envs.HORIZON + 1))
+    assert found.keys() == whole.keys() and len(whole) == last + 1
+    for key, context in whole.items():
+        torch.testing.assert_close(found[key], context)
