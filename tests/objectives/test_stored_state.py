@@ -151,6 +151,8 @@ def test_nan_where_no_memory_is_read_changes_neither_loss_nor_gradient(algorithm
     starts = bad["is_init"][:, 0, 0] | ~bad["valid"][:, 0, 0]
     assert 0 < starts.sum() < len(starts)
     bad[KEY][starts] = torch.nan
+    padding = ~bad["valid"][:, 0, 0]
+    assert not loss._read(bad).rows[KEY][padding].any()  # no network sees it
     clean = terms_and_gradients(loss, batch)
     found = terms_and_gradients(make_loss(algorithm=algorithm), bad)
     for name, value in found.items():
