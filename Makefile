@@ -19,7 +19,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing resel_torchrl and what it runs on (once; PyTorch is the large part) ..."
-	@$(INSTALL) --editable ".[plot]"
+	@$(INSTALL) --editable ".[cpu,plot]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run

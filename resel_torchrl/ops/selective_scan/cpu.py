@@ -9,9 +9,10 @@ from torch import Tensor
 from resel_torchrl.ops._numba import exp2, kernel, materialized, run_items, views
 from resel_torchrl.ops._resets import any_requires_grad
 
-# Channels that one item carries through time: their [N, W] states stay in a core's
-# first cache, and W numbers are two registers of AVX-512 or four of AVX2.
-_W = 32
+# Channels that one item carries through time, so that their [N, W] states stay in a
+# core's first caches. Loops over them ask for the length of an array: of a constant the
+# compiler unrolls them before it thinks of vectors.
+_W = 64
 # Steps between two states that the forward pass keeps. The backward pass recomputes
 # that many at a time: [K, N, W] decays and states, which fit into a second cache.
 _K = 16
@@ -29,8 +30,8 @@ def selective_scan_cpu(
     """The recurrence in one pass over time, with a backward pass that recomputes.
 
     Needs Numba (``pip install resel_torchrl[cpu]``), no compiler. An item of work is
-    one row and 32 channels; results do not depend on the number of threads, which is
-    PyTorch's. Every eighth state is kept for the backward pass, ``L / 8 · R · D · N``
+    one row and 64 channels; results do not depend on the number of threads, which is
+    PyTorch's. Every 16th state is kept for the backward pass, ``L / 16 · R · D · N``
     numbers, and nothing without gradients. The backward pass cannot be differentiated
     again. Made for float32; float64 works and is slow.
 
@@ -168,7 +169,7 @@ def _forward(first, last, x, dt, A, B, C, is_init, state, y, last_state, kept, k
             out[:] = 0
             for n in range(N):
                 b, c = B[r, t, n], C[r, t, n]
-                for j in range(_W):
+                for j in range(a.shape[1]):
                     new = exp2(step[j] * a[n, j]) * h[n, j] + u[j] * b
                     h[n, j] = new
                     out[j] += c * new
@@ -235,7 +236,7 @@ def _backward(
                     u[k, j] = step[k, j] * x[r, t, channel + j]
                 for n in range(N):
                     b = B[r, t, n]
-                    for j in range(_W):
+                    for j in range(a.shape[1]):
                         e = exp2(step[k, j] * a_log2[n, j])
                         decay[k, n, j] = e
                         h[k + 1, n, j] = e * h[before, n, j] + u[k, j] * b
@@ -248,7 +249,7 @@ def _backward(
                 for n in range(N):
                     b, c = B[r, t, n], C[r, t, n]
                     sum_B, sum_C = zero, zero
-                    for j in range(_W):
+                    for j in range(a.shape[1]):
                         g = grad_h[n, j] + c * dy[j]
                         sum_C += dy[j] * h[k + 1, n, j]
                         sum_B += g * u[k, j]
