@@ -35,8 +35,8 @@ class EpisodeSampler(SliceSampler):
 
     Write each finished episode with one ``extend``. An ``extend`` of several episodes,
     or of a part that later ones continue, works too. Start flags (``is_init``) that are
-    stored are compared with the ends: one inside an unfinished episode, as when parts of
-    several environments' episodes were written in turns, or none after an end, is
+    stored are compared with the ends: one inside an unfinished episode, as where parts
+    of several environments' episodes were written in turns, or none after an end, is
     refused at the next sample. Without that entry they would be taken for one episode.
 
     The index of episodes costs a read of the flags of what was written since the last

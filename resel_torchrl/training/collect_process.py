@@ -6,8 +6,7 @@ import contextlib
 import signal
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
-from multiprocessing import resource_tracker
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from tensordict import TensorDict
 from torchrl.data import ReplayBuffer
 
+from resel_torchrl._signals import signals_held_back
 from resel_torchrl.training.acting import RecurrentPolicy
 from resel_torchrl.training.collect import Collector, Counters, EpisodeResult
 from resel_torchrl.training.collect_worker import (
@@ -165,7 +165,7 @@ class ProcessCollector(Collector):
         self._process = context.Process(
             target=collect, args=(other, *self._setup), name="collect", daemon=True
         )
-        with _signals_held_back():
+        with signals_held_back():
             self._process.start()
         other.close()
         self._finalizer = weakref.finalize(self, _end, self._connection, self._process)
@@ -290,20 +290,3 @@ def _end(connection: Connection, process: BaseProcess) -> None:
         process.kill()
         process.join()
     process.close()
-
-
-@contextlib.contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """A process started meanwhile does not get SIGINT and SIGTERM: the learner does.
-
-    A terminal sends Ctrl-C, and a cluster SIGTERM, to both.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # it lets them through again when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
