@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from typing import Any, Literal
@@ -24,8 +26,8 @@ def vectorize(
     """Puts environments together that are stepped in one call.
 
     They are not reset by themselves (``AutoresetMode.DISABLED``), so that whoever steps
-    them gives each episode its seed: ``reset(seed=[...], options={"reset_mask": ended})``
-    begins the episodes of the masked ones and leaves the others alone.
+    them gives each episode its seed: ``reset(seed=..., options={"reset_mask": mask})``
+    begins an episode where the mask is true and leaves the others alone.
 
     Args:
         make_envs: makes each of them; for processes, what ``cloudpickle`` takes, such
@@ -68,7 +70,7 @@ def vectorize(
     try:
         with signals_held_back():
             return _Processes(
-                make_envs, context="spawn", autoreset_mode=AutoresetMode.DISABLED
+                make_envs, context=_context(), autoreset_mode=AutoresetMode.DISABLED
             )
     except RuntimeError as error:
         raise ValueError(f"{_UNEQUAL}: {error}") from error
@@ -90,6 +92,15 @@ def _check_spaces(envs: Sequence[gymnasium.Env]) -> None:
                     f"{_UNEQUAL}: {name} of number 0 is {spaces[0]}, of number "
                     f"{number} {spaces[1]}"
                 )
+
+
+def _context() -> str:
+    """How processes start: never as a copy of this one, which may have threads."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return "spawn"
+    # Imported once, by the process whose copies they are.
+    multiprocessing.set_forkserver_preload(["__main__", "resel_torchrl.envs"])
+    return "forkserver"
 
 
 class _Processes(AsyncVectorEnv):
@@ -120,6 +131,7 @@ class _Processes(AsyncVectorEnv):
         try:
             yield
         except (EOFError, ConnectionError) as error:
+            wait([process.sentinel for process in self.processes], timeout=5)
             dead = [p for p in self.processes if not p.is_alive()]
             ends = ", ".join(f"{p.name} with status {p.exitcode}" for p in dead)
             raise RuntimeError(
