@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from resel_torchrl.config.composition import (
 )
 from resel_torchrl.config.core_checks import length_problems
 from resel_torchrl.config.environments import (
+    copies_problems,
     eval_copies,
     make_evaluation,
     make_run_env,
@@ -340,6 +342,7 @@ def _checked_task(config: Config) -> tuple[Config, TaskInfo]:
             "Write env.horizon=null to take its own limit."
         )
     problems += algorithm_problems(config, task) + acting_problems(config)
+    problems += copies_problems(lambda key: operator.attrgetter(key)(config))
     try:
         config = resolve_algorithm(config, discrete=task.discrete)
     except ConfigError as error:
