@@ -75,8 +75,8 @@ class EnvConfig:
     """The environment: `id` is any Gymnasium id, or `module:id` for one's own.
 
     >>> from resel_torchrl.config import compose
-    >>> compose(["task=pendulum_v", "env.copies=3"]).env
-    EnvConfig(id='Pendulum-V-v0', kwargs={}, horizon=None, copies=3, \
+    >>> compose(["task=pendulum_v", "env.copies=4"]).env
+    EnvConfig(id='Pendulum-V-v0', kwargs={}, horizon=None, copies=4, \
 vectorization='sync')
     """
 
