@@ -143,10 +143,11 @@ def make_training(config: Config, run: RunDirectory) -> Training:
         CheckpointStore(run.checkpoints, stored, kept=config.log.checkpoints_kept),
         collector,
         make_learner(config, agent, replay_buffer, task.horizon),
-        config.eval.interval
-        and make_evaluation(
+        make_evaluation(
             config, eval_policy, episodes=config.eval.episodes, seed=config.eval.seed
-        ),
+        )
+        if config.eval.interval
+        else None,
         seed=config.seed,
         steps=config.steps,
         updates_per_step=config.train.updates_per_step,

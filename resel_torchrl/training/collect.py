@@ -214,7 +214,7 @@ class Collector:
     (200, 200, False)
     """
 
-    copies = 1
+    copies = 1  # environment steps that one call makes
 
     def __init__(
         self,
