@@ -98,6 +98,92 @@ def flat_episode(
     )
 
 
+def store_episode(
+    replay_buffer: ReplayBuffer,
+    observations: np.ndarray,
+    actions: np.ndarray,
+    rewards: np.ndarray,
+    terminated: bool,
+    truncated: bool,
+    seed: int,
+) -> None:
+    """Hands a finished episode to the replay buffer, by one `extend`.
+
+    Args:
+        replay_buffer: Where it goes.
+        observations: As for :func:`flat_episode`, and so on.
+        actions: Likewise.
+        rewards: Likewise.
+        terminated: Likewise.
+        truncated: Likewise.
+        seed: Its seed, for the error.
+
+    Raises:
+        FloatingPointError: If a number is not finite; the buffer is left alone.
+
+    >>> from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+    >>> buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(10))
+    >>> ones = np.ones((3, 1), "f4")
+    >>> store_episode(buffer, ones, ones[:2], ones[:2, 0], True, False, seed=7)
+    >>> len(buffer)
+    2
+    """
+    for name, values in (("observation", observations), ("reward", rewards)):
+        if not np.isfinite(values).all():
+            raise FloatingPointError(
+                f"expected finite numbers from the environment, got a {name} that is "
+                f"not, in the episode from seed {seed}."
+            )
+    replay_buffer.extend(
+        flat_episode(observations, actions, rewards, terminated, truncated)
+    )
+
+
+def too_long(horizon: int) -> RuntimeError:
+    """The error of an episode that goes on past the horizon.
+
+    >>> print(too_long(2))
+    expected episodes of at most 2 steps, got a longer one; give the true horizon \
+(env.horizon=NUMBER).
+    """
+    return RuntimeError(
+        f"expected episodes of at most {horizon} steps, got a longer one; give the "
+        "true horizon (env.horizon=NUMBER)."
+    )
+
+
+def another_episode(what: str) -> RunError:
+    """The error of an episode under way that does not repeat itself on resume.
+
+    >>> print(str(another_episode("it ended at step 3 of 5"))[:50])
+    expected the episode under way to repeat itself fr
+    """
+    return RunError(
+        "expected the episode under way to repeat itself from its seed and actions, "
+        f"but {what}; the environment (or its version) is not the one of the stored "
+        "run. Put that one back, or start a new run with another run_dir."
+    )
+
+
+def check_same(had: np.ndarray, got: np.ndarray, step: int) -> None:
+    """Compares the last observation that the policy had with the replayed one.
+
+    Not bit for bit: another machine may round otherwise.
+
+    Args:
+        had: `[observation_size]`.
+        got: Likewise.
+        step: Its number within the episode.
+
+    Raises:
+        RunError: If they differ.
+
+    >>> check_same(np.zeros(2), np.zeros(2), step=4)
+    """
+    if not np.allclose(had, got, rtol=1e-2, atol=1e-2):
+        raise another_episode(f"its observation {step} was {had} and is {got} now")
+
+
 class Collector:
     """Steps one environment and hands each finished episode to the replay buffer whole.
 
@@ -127,6 +213,8 @@ class Collector:
     >>> results[-1].length, len(buffer), collector.in_random_phase
     (200, 200, False)
     """
+
+    copies = 1  # environment steps that one call makes
 
     def __init__(
         self,
@@ -174,10 +262,7 @@ class Collector:
             self._start()
         t = self._t
         if t >= self.horizon:
-            raise RuntimeError(
-                f"expected episodes of at most {self.horizon} steps, got a longer one; "
-                "give the true horizon (env.horizon=NUMBER)."
-            )
+            raise too_long(self.horizon)
         if self._random is not None:
             action = self.policy.random_action(self._random)
         else:
@@ -205,24 +290,14 @@ class Collector:
 
     def _finish(self, terminated: bool, truncated: bool) -> EpisodeResult:
         length = self._t
-        for name, values in (
-            ("observation", self._observations[: length + 1]),
-            ("reward", self._rewards[:length]),
-        ):
-            if not np.isfinite(values).all():
-                raise FloatingPointError(
-                    f"expected finite numbers from the environment, got a {name} that "
-                    f"is not, in the episode from seed "
-                    f"{episode_seed(self.seed, self.env_index, self.episodes)}."
-                )
-        self.replay_buffer.extend(
-            flat_episode(
-                self._observations[: length + 1],
-                self._actions[:length],
-                self._rewards[:length],
-                terminated,
-                truncated,
-            )
+        store_episode(
+            self.replay_buffer,
+            self._observations[: length + 1],
+            self._actions[:length],
+            self._rewards[:length],
+            terminated,
+            truncated,
+            episode_seed(self.seed, self.env_index, self.episodes),
         )
         self.episodes += 1
         self._t = -1
@@ -309,28 +384,12 @@ class Collector:
                 self._return += float(reward)
                 self._t += 1
                 if terminated or truncated:
-                    raise RunError(
-                        "expected the episode under way to repeat itself from its seed "
-                        f"and actions, but it ended at step {self._t} of "
-                        f"{len(actions)}; the environment (or its version) is not the "
-                        "one of the stored run. Put that one back, or start a new run "
-                        "with another run_dir."
+                    raise another_episode(
+                        f"it ended at step {self._t} of {len(actions)}"
                     )
-            self._check_replay(state["policy"], len(actions))
+            if len(actions) and self._random is None:
+                had = state["policy"]["observation"][0].numpy()
+                last = len(actions) - 1
+                check_same(had, self._observations[last], last)
         self.steps = state["steps"]
         self.policy.load_state_dict(state["policy"])
-
-    def _check_replay(self, policy: dict[str, Any], length: int) -> None:
-        """Compares the last observation that the policy had with the replayed one."""
-        if self._random is not None or length == 0:
-            return  # it had none in this episode
-        had = policy["observation"][0].numpy()
-        got = self._observations[length - 1]
-        # Not bit for bit: another machine may round otherwise.
-        if not np.allclose(had, got, rtol=1e-2, atol=1e-2):
-            raise RunError(
-                "expected the episode under way to repeat itself from its seed and "
-                f"actions, but its observation {length - 1} was {had} and is {got} "
-                "now; the environment (or its version) is not the one of the stored "
-                "run. Put that one back, or start a new run with another run_dir."
-            )
