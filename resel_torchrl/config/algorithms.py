@@ -45,7 +45,8 @@ OPTIONS = sorted({key for values in DEFAULTS.values() for key in values})
 def resolve_algorithm(config: Config, *, discrete: bool) -> Config:
     """The configuration with the algorithm's own values where it says `auto`.
 
-    So is `train.acting`, by the core and the packages that are there.
+    So is `train.acting`, by the core, the packages that are there, and the number of
+    environments that are stepped together.
 
     Args:
         config: With `agent.algorithm` a name or `auto`, which goes by the actions.
@@ -100,6 +101,8 @@ def resolve_algorithm(config: Config, *, discrete: bool) -> Config:
 def _acting(config: Config) -> str:
     if config.train.acting != AUTO:
         return config.train.acting
+    if config.env.copies > 1:
+        return "eager"
     obstacle = FusedStep.core_obstacle(CORES[config.agent.core])
     return "eager" if obstacle else "fused"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,16 @@ from resel_torchrl.config.composition import (
     to_yaml,
 )
 from resel_torchrl.config.core_checks import length_problems, memory_problems
+from resel_torchrl.config.environments import (
+    copies_problems,
+    eval_copies,
+    make_evaluation,
+    make_run_env,
+    make_run_envs,
+)
 from resel_torchrl.config.schema import Config
 from resel_torchrl.config.validation import ConfigError
-from resel_torchrl.envs import TaskInfo, find_spec, make_gym, task_info
+from resel_torchrl.envs import TaskInfo, find_spec, task_info
 from resel_torchrl.replay import (
     EpisodeSampler,
     SegmentSampler,
@@ -46,7 +54,8 @@ from resel_torchrl.training import (
     RunDirectory,
     SharedWeights,
     Training,
-    evaluate,
+    VectorCollector,
+    VectorPolicy,
     load_policy,
     make_agent,
     open_loggers,
@@ -139,13 +148,11 @@ def make_training(config: Config, run: RunDirectory) -> Training:
         CheckpointStore(run.checkpoints, stored, kept=config.log.checkpoints_kept),
         collector,
         make_learner(config, agent, replay_buffer, task.horizon),
-        functools.partial(
-            evaluate,
-            _make_env(config),
-            eval_policy,
-            episodes=config.eval.episodes,
-            seed=config.eval.seed,
-        ),
+        make_evaluation(
+            config, eval_policy, episodes=config.eval.episodes, seed=config.eval.seed
+        )
+        if config.eval.interval
+        else None,
         seed=config.seed,
         steps=config.steps,
         updates_per_step=config.train.updates_per_step,
@@ -200,7 +207,15 @@ def evaluate_run(
     config = load_config(RunDirectory.open(run_dir).config)
     torch.set_num_threads(config.threads)
     policy = load_policy(run_dir, checkpoint=checkpoint)
-    return evaluate(_make_env(config), policy, episodes=episodes, seed=seed)
+    if config.env.copies > 1:
+        policy = VectorPolicy(
+            policy.encoder,
+            policy.actor,
+            policy.observation_size,
+            policy.action_size,
+            copies=eval_copies(config, episodes),
+        )
+    return make_evaluation(config, policy, episodes=episodes, seed=seed)()
 
 
 def agent_options(config: Config) -> dict[str, Any]:
@@ -221,10 +236,6 @@ def agent_options(config: Config) -> dict[str, Any]:
     }
 
 
-def _make_env(config: Config) -> Any:
-    return make_gym(config.env.id, horizon=config.env.horizon, **config.env.kwargs)
-
-
 def make_buffer(config: Config) -> TensorDictReplayBuffer:
     """An empty buffer of whole episodes, from which these or segments are drawn."""
     replay = config.replay
@@ -243,7 +254,11 @@ def make_buffer(config: Config) -> TensorDictReplayBuffer:
 
 def _make_acting(
     config: Config, agent: Agent, task: TaskInfo, replay_buffer: TensorDictReplayBuffer
-) -> tuple[Collector, RecurrentPolicy, PolicyCopy | SharedWeights | None]:
+) -> tuple[
+    Collector | VectorCollector,
+    RecurrentPolicy | VectorPolicy,
+    PolicyCopy | SharedWeights | None,
+]:
     """The collector, the evaluating policy, and the copy of the weights they act on.
 
     The two policies act on the same weights, each with its own memory. Evaluation is
@@ -252,12 +267,11 @@ def _make_acting(
     """
     learning = acting = [agent.actor_encoder, agent.actor]
     on_cpu = torch.device(config.device).type == "cpu"
-    make_policy = functools.partial(
-        RecurrentPolicy,
-        observation_size=task.observation_size,
-        action_size=task.action_size,
-        mode=config.train.acting,
-    )
+    sizes = {
+        "observation_size": task.observation_size,
+        "action_size": task.action_size,
+    }
+    make_policy = functools.partial(RecurrentPolicy, mode=config.train.acting, **sizes)
     options = {
         "horizon": task.horizon,
         "seed": config.seed,
@@ -267,7 +281,7 @@ def _make_acting(
     if config.train.collection == "process":
         weights = SharedWeights(learning, config.train.policy_sync)
         collector = ProcessCollector(
-            functools.partial(_make_env, config),
+            functools.partial(make_run_env, config),
             make_policy,
             weights,
             replay_buffer,
@@ -280,8 +294,19 @@ def _make_acting(
     if not on_cpu:
         acting = [copy.deepcopy(module).to("cpu") for module in learning]
         policy_copy = PolicyCopy(learning, acting, config.train.policy_sync)
+    copies = config.env.copies
+    if copies > 1:
+        make_policy = functools.partial(VectorPolicy, *acting, **sizes)
+        collector = VectorCollector(
+            make_run_envs(config, copies),
+            make_policy(copies=copies),
+            replay_buffer,
+            **options,
+        )
+        eval_policy = make_policy(copies=eval_copies(config, config.eval.episodes))
+        return collector, eval_policy, policy_copy
     policy, eval_policy = make_policy(*acting), make_policy(*acting)
-    collector = Collector(_make_env(config), policy, replay_buffer, **options)
+    collector = Collector(make_run_env(config), policy, replay_buffer, **options)
     return collector, eval_policy, policy_copy
 
 
@@ -324,7 +349,7 @@ def _checked_task(config: Config) -> tuple[Config, TaskInfo]:
     After a look at whether the task can be trained as configured.
     """
     try:
-        env = _make_env(config)
+        env = make_run_env(config)
     except (ValueError, TypeError, ModuleNotFoundError) as error:
         raise ConfigError(
             [f"env.id: {config.env.id} cannot be made: {error}"]
@@ -340,14 +365,17 @@ def _checked_task(config: Config) -> tuple[Config, TaskInfo]:
             "Write env.horizon=null to take its own limit."
         )
     problems += algorithm_problems(config, task) + acting_problems(config)
+    problems += copies_problems(lambda key: operator.attrgetter(key)(config))
     try:
         config = resolve_algorithm(config, discrete=task.discrete)
     except ConfigError as error:
         problems += error.problems
-    if config.replay.buffer_size < task.horizon:
+    room, copies = config.replay.buffer_size, config.env.copies
+    if room < copies * task.horizon:
+        each = f" of each of {copies} environments" if copies > 1 else ""
         problems.append(
             f"replay.buffer_size: expected room for an episode of {task.horizon} "
-            f"steps, got {config.replay.buffer_size}; raise it."
+            f"steps{each}, got {room}; raise it."
         )
     segment_length = config.replay.segment_length
     if segment_length is not None and segment_length > task.horizon:

@@ -74,13 +74,17 @@ LoggerNames = Annotated[
 class EnvConfig:
     """The environment: `id` is any Gymnasium id, or `module:id` for one's own.
 
-    >>> EnvConfig(id="Pendulum-V-v0", kwargs={}, horizon=None).id
-    'Pendulum-V-v0'
+    >>> from resel_torchrl.config import compose
+    >>> compose(["task=pendulum_v", "env.copies=4"]).env
+    EnvConfig(id='Pendulum-V-v0', kwargs={}, horizon=None, copies=4, \
+vectorization='sync')
     """
 
     id: str
     kwargs: dict
     horizon: OptionalLength
+    copies: PositiveInt
+    vectorization: Literal["sync", "async"]
 
 
 @dataclass

@@ -7,6 +7,7 @@ before an environment that needs it is made.
 
 from resel_torchrl.envs.make import TaskInfo, make_env, make_gym, task_info
 from resel_torchrl.envs.registry import find_spec, register_tasks, task_names
+from resel_torchrl.envs.vector import vectorize
 from resel_torchrl.envs.wrappers import CheckEpisode, MaskObservation, ScaleAction
 
 register_tasks()
@@ -22,4 +23,5 @@ __all__ = [
     "register_tasks",
     "task_info",
     "task_names",
+    "vectorize",
 ]

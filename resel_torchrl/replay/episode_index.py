@@ -14,8 +14,9 @@ class EpisodeIndex:
     A *position* is the number of transitions written before it since the ring was
     last empty; it never wraps. The slot that holds it is ``position % capacity``.
 
-    An episode enters when its done flag is read. A start flag inside an episode
-    without a done flag abandons what came before it, for that episode never finished.
+    An episode enters when its done flag is read. Where start flags are stored, they
+    must be where episodes begin and nowhere else: steps of several environments that
+    were written in turns, part by part, would be taken for one episode.
 
     Attributes:
         position (int): everything before it has been read.
@@ -84,7 +85,9 @@ class EpisodeIndex:
             capacity (int): transitions that the ring holds.
 
         Raises:
-            ValueError: if an episode is longer than ``capacity``; nothing is changed.
+            ValueError: if an episode is longer than ``capacity``, or a start flag is
+                inside an unfinished episode or missing after a finished one; nothing
+                is changed.
 
         Examples:
             >>> index = EpisodeIndex()
@@ -94,18 +97,17 @@ class EpisodeIndex:
             ValueError: Expected episodes that fit the storage of 8 transitions, got \
 one of at least 9: make the storage at least as large as the longest episode.
         """
+        open_start = self.open_start
+        if is_init is not None and len(done):
+            self._check_starts(done, is_init)
+            if is_init[0]:
+                open_start = self.position
         ends = np.flatnonzero(done) + self.position
         starts = np.empty_like(ends)
         if len(ends):
-            starts[0] = self.open_start
+            starts[0] = open_start
             starts[1:] = ends[:-1] + 1
-        open_start = int(ends[-1]) + 1 if len(ends) else self.open_start
-        if is_init is not None:
-            inits = np.flatnonzero(is_init) + self.position
-            if len(inits):
-                nearest = np.searchsorted(inits, ends, side="right") - 1
-                starts = np.maximum(starts, np.where(nearest < 0, -1, inits[nearest]))
-                open_start = max(open_start, int(inits[-1]))
+            open_start = int(ends[-1]) + 1
         known = starts >= 0
         starts = starts[known]
         lengths = ends[known] - starts + 1
@@ -122,6 +124,32 @@ one of at least 9: make the storage at least as large as the longest episode.
             )
         self._append(starts, lengths)
         self.position, self.open_start = position, open_start
+
+    def _check_starts(self, done: np.ndarray, is_init: np.ndarray) -> None:
+        starts = np.empty_like(done)
+        starts[1:] = done[:-1]
+        # Of an episode whose start is no longer known, any row may be the first.
+        unknown = self.open_start < 0
+        starts[0] = is_init[0] if unknown else self.open_start == self.position
+        wrong = np.flatnonzero(starts != is_init)
+        if not len(wrong):
+            return
+        row = int(wrong[0])
+        where = f"transition {self.position + row} (counted from 0 as written)"
+        if is_init[row]:
+            raise ValueError(
+                f"Expected episodes one after another, got the start of one at {where} "
+                "inside another that has not ended: write each finished episode with "
+                "one extend, never the steps of several environments in turns; if an "
+                "episode was broken off, mark its last transition as done and "
+                "truncated. Empty the buffer first."
+            )
+        raise ValueError(
+            f"Expected a start flag at {where}, right after the end of an episode, got "
+            "none: it is the middle of an episode whose beginning was written "
+            "elsewhere. Write each finished episode with one extend, or leave the "
+            "start flags out. Empty the buffer first."
+        )
 
     def skip_to(self, position: int) -> None:
         """Passes over transitions that were overwritten before they were read.

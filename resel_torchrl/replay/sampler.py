@@ -26,9 +26,10 @@ class EpisodeSampler(IndexedSampler):
     first transition of each episode, also if it is not stored.
 
     Write each finished episode with one ``extend``. An ``extend`` of several episodes,
-    or of a part that later ones continue, works too. A start flag (``is_init``) in the
-    storage ends an unfinished episode before it; without that entry, an unfinished
-    episode would run on into the next one.
+    or of a part that later ones continue, works too. Start flags (``is_init``) that are
+    stored are compared with the ends: one inside an unfinished episode, as where parts
+    of several environments' episodes were written in turns, or none after an end, is
+    refused at the next sample. Without that entry they would be taken for one episode.
 
     The index of episodes costs a read of the flags of what was written since the last
     sample (:class:`~resel_torchrl.replay.StorageIndex`), and the rows of the batch are
@@ -84,7 +85,8 @@ class EpisodeSampler(IndexedSampler):
         Raises:
             RuntimeError: if no whole episode is stored, or the kind of storage is not
                 supported.
-            ValueError: if an episode is longer than the storage.
+            ValueError: if an episode is longer than the storage, the data is not flat,
+                or a stored start flag is not where an episode begins.
 
         Examples:
             >>> from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer

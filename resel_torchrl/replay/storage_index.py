@@ -119,7 +119,8 @@ class StorageIndex:
             RuntimeError: if the kind of storage is not supported, or a full one was
                 restored without this index.
             KeyError: if the storage has no end-of-episode flag.
-            ValueError: if an episode is longer than the storage.
+            ValueError: if an episode is longer than the storage, the rows are not
+                flat, or start flags are not where episodes begin.
 
         Examples:
             See the class.
@@ -185,8 +186,16 @@ class StorageIndex:
             rows = storage.get(piece)
             for key, columns in flags.items():
                 column = rows.get(key, None)
-                if column is not None:
-                    columns.append(column.reshape(-1).bool().cpu().numpy())
+                if column is None:
+                    continue
+                if column.numel() != len(column):
+                    raise ValueError(
+                        f"Expected rows of one transition each, with {key!r} of shape "
+                        f"[n] or [n, 1], got {list(column.shape)}: write each finished "
+                        "episode, [T], with one extend. (Data of several environments, "
+                        "[n, T], is to be split into episodes first.)"
+                    )
+                columns.append(column.reshape(-1).bool().cpu().numpy())
         done, is_init = flags[self.done_key], flags[self.init_key]
         if not done:
             raise KeyError(

@@ -18,7 +18,7 @@ from resel_torchrl.training.collect import (
 )
 from resel_torchrl.training.collect_process import ProcessCollector
 from resel_torchrl.training.console import Progress, stop_on_signal
-from resel_torchrl.training.evaluate import Evaluation, evaluate
+from resel_torchrl.training.evaluate import Evaluation, evaluate, evaluate_vector
 from resel_torchrl.training.generators import (
     generator_states,
     restore_generators,
@@ -32,6 +32,8 @@ from resel_torchrl.training.policy_copy import PolicyCopy
 from resel_torchrl.training.run_directory import RunDirectory, RunError
 from resel_torchrl.training.shared_weights import SharedWeights
 from resel_torchrl.training.update import Learner, NonFiniteLossError, UpdateSchedule
+from resel_torchrl.training.vector_acting import VectorPolicy
+from resel_torchrl.training.vector_collect import VectorCollector
 
 __all__ = [
     "Agent",
@@ -52,9 +54,12 @@ __all__ = [
     "SharedWeights",
     "Training",
     "UpdateSchedule",
+    "VectorCollector",
+    "VectorPolicy",
     "buffer_state",
     "episode_seed",
     "evaluate",
+    "evaluate_vector",
     "flat_episode",
     "generator_states",
     "load_buffer_state",

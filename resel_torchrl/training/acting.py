@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import copy
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -45,7 +46,113 @@ def acting_mode(
     return "eager" if obstacle else "fused"
 
 
-class RecurrentPolicy:
+class StepPolicy:
+    """What one-step policies share: networks, and the memory of `rows` environments.
+
+    Args:
+        encoder: Encoder of the actor.
+        actor: Head of the actor.
+        observation_size: Entries of an observation.
+        action_size: Entries of an action, or number of discrete actions.
+        rows: Number of environments.
+        deterministic: What a call does that does not say.
+
+    Raises:
+        ValueError: If the encoder has an input that is not kept here.
+
+    >>> from resel_torchrl.training import make_agent
+    >>> agent = make_agent(2, 1, core="gru", hidden_size=8, n_critics=2)
+    >>> policy = StepPolicy(agent.actor_encoder, agent.actor, 2, 1, 3, False)
+    >>> policy.random_action(np.random.default_rng(0)).shape
+    (1,)
+    """
+
+    first: Any  # whether the next step is the first of an episode
+
+    def __init__(
+        self,
+        encoder: ContextEncoder,
+        actor: Actor,
+        observation_size: int,
+        action_size: int,
+        rows: int,
+        deterministic: bool,
+    ) -> None:
+        self.deterministic = deterministic
+        self.encoder = encoder
+        self.actor = actor
+        self.discrete = isinstance(actor, CategoricalActor)
+        self.observation_size = observation_size
+        self.action_size = action_size
+        self._memory = {
+            "observation": torch.zeros(rows, observation_size),
+            "prev_observation": torch.zeros(rows, observation_size),
+            "prev_action": torch.zeros(rows, action_size),
+            "prev_reward": torch.zeros(rows, 1),
+        }
+        self._inputs = [self._slot(key) for key in encoder.input_keys]
+        self._needs_reward = "prev_reward" in encoder.input_keys
+        self._is_init = torch.ones(rows, dtype=torch.bool)
+        self._state = torch.zeros(rows, encoder.state_size)
+
+    def _slot(self, key: NestedKey) -> torch.Tensor:
+        if key not in self._memory:
+            raise ValueError(
+                f"expected encoder inputs out of {', '.join(self._memory)}, got {key}; "
+                "act through make_policy with a TorchRL environment instead."
+            )
+        return self._memory[key]
+
+    def random_action(self, generator: np.random.Generator) -> np.ndarray:
+        """A uniformly random action, `[action_size]`, one-hot if discrete."""
+        if not self.discrete:
+            return generator.uniform(-1, 1, self.action_size).astype("f4")
+        action = np.zeros(self.action_size, "f4")
+        action[generator.integers(self.action_size)] = 1.0
+        return action
+
+    @property
+    def memory(self) -> np.ndarray:
+        """The encoder's memory after the last step, `[rows, state_size]`.
+
+        The next step may write over it. At the start of an episode it is that of the
+        one before, which the encoder does not read.
+        """
+        return self._state.numpy()
+
+    def replace_action(self, action: np.ndarray) -> None:
+        """Remembers that another action was done than the one of the last step.
+
+        Args:
+            action: `[action_size]`, or `[rows, action_size]` of several environments;
+                one-hot if discrete.
+        """
+        self._memory["prev_action"][:] = torch.from_numpy(action)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The memory, enough to go on in the middle of an episode."""
+        return {
+            "state": self._state.clone(),
+            "first": copy.deepcopy(self.first),
+            **{key: value.clone() for key, value in self._memory.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes the memory back from :meth:`state_dict`."""
+        self._state = state["state"].clone()
+        self.first = copy.deepcopy(state["first"])
+        for key, value in self._memory.items():
+            value.copy_(state[key])
+
+    def _outputs(self) -> torch.Tensor:
+        """The head's outputs `[rows, size]`; the state moves on."""
+        context, self._state = self.encoder.encode_step(
+            self._inputs, self._is_init, self._state
+        )
+        return self.actor.network.outputs(self._memory["observation"], context)
+
+
+class RecurrentPolicy(StepPolicy):
     """A policy for one environment that keeps its own memory.
 
     It computes what :func:`resel_torchrl.modules.make_policy` computes, on the same
@@ -92,65 +199,17 @@ class RecurrentPolicy:
         mode: Literal["auto", "eager", "fused"] = "auto",
     ) -> None:
         self.mode = acting_mode(mode, encoder, actor)
+        super().__init__(
+            encoder, actor, observation_size, action_size, 1, deterministic
+        )
         self._fused: FusedStep | None = None  # made at the first episode's start
-        self.deterministic = deterministic
-        self.encoder = encoder
-        self.actor = actor
-        self.discrete = isinstance(actor, CategoricalActor)
-        self.observation_size = observation_size
-        self.action_size = action_size
-        self._memory = {
-            "observation": torch.zeros(1, observation_size),
-            "prev_observation": torch.zeros(1, observation_size),
-            "prev_action": torch.zeros(1, action_size),
-            "prev_reward": torch.zeros(1, 1),
-        }
         self._views = {key: value[0].numpy() for key, value in self._memory.items()}
-        self._inputs = [self._slot(key) for key in encoder.input_keys]
         self._input_views = [x[0].numpy() for x in self._inputs]
-        self._needs_reward = "prev_reward" in encoder.input_keys
-        self._is_init = torch.ones(1, dtype=torch.bool)
-        self._state = torch.zeros(1, encoder.state_size)
         self.first = True
-
-    def _slot(self, key: NestedKey) -> torch.Tensor:
-        if key not in self._memory:
-            raise ValueError(
-                f"expected encoder inputs out of {', '.join(self._memory)}, got {key}; "
-                "act through make_policy with a TorchRL environment instead."
-            )
-        return self._memory[key]
 
     def reset(self) -> None:
         """Forgets everything: the next call is the first step of an episode."""
         self.first = True
-
-    @property
-    def memory(self) -> np.ndarray:
-        """The encoder's memory after the last step, `[state_size]`.
-
-        The next step may write over it. At the start of an episode it is that of the
-        one before, which the encoder does not read.
-        """
-        return self._state[0].numpy()
-
-    def observe(
-        self,
-        observation: np.ndarray,
-        reward: float | None,
-        first: bool,
-        action: np.ndarray,
-    ) -> None:
-        """Makes a step with an action that was chosen elsewhere; draws nothing.
-
-        Args:
-            observation: As of :meth:`act`.
-            reward: Likewise.
-            first: Likewise.
-            action: What is done, `[action_size]`, one-hot if discrete.
-        """
-        self.act(observation, reward, first, deterministic=True)
-        self._views["prev_action"][:] = action
 
     def __call__(
         self,
@@ -172,14 +231,6 @@ class RecurrentPolicy:
     def to_env(self, action: np.ndarray) -> np.ndarray | int:
         """What the environment takes for an action `[action_size]` of :meth:`act`."""
         return int(action.argmax()) if self.discrete else action
-
-    def random_action(self, generator: np.random.Generator) -> np.ndarray:
-        """A uniformly random action, `[action_size]`, as :meth:`act` gives them."""
-        if not self.discrete:
-            return generator.uniform(-1, 1, self.action_size).astype("f4")
-        action = np.zeros(self.action_size, "f4")
-        action[generator.integers(self.action_size)] = 1.0
-        return action
 
     @torch.no_grad()
     def act(
@@ -231,13 +282,6 @@ class RecurrentPolicy:
         self.first = False
         return views["prev_action"].copy()
 
-    def _outputs(self) -> torch.Tensor:
-        """The head's outputs `[1, size]`; the state moves on."""
-        context, self._state = self.encoder.encode_step(
-            self._inputs, self._is_init, self._state
-        )
-        return self.actor.network.outputs(self._memory["observation"], context)
-
     def _fused_outputs(self) -> torch.Tensor:
         if self._fused is None:
             self._fused = FusedStep(self.encoder, self.actor.network)
@@ -248,18 +292,3 @@ class RecurrentPolicy:
             self._input_views, self._views["observation"], self._state[0].numpy()
         )
         return torch.from_numpy(outputs).unsqueeze(0)
-
-    def state_dict(self) -> dict[str, torch.Tensor | bool]:
-        """The memory, enough to go on in the middle of an episode."""
-        return {
-            "state": self._state.clone(),
-            "first": self.first,
-            **{key: value.clone() for key, value in self._memory.items()},
-        }
-
-    def load_state_dict(self, state: dict[str, torch.Tensor | bool]) -> None:
-        """Takes the memory back from :meth:`state_dict`."""
-        self._state = state["state"].clone()
-        self.first = state["first"]
-        for key, value in self._memory.items():
-            value.copy_(state[key])

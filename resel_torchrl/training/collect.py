@@ -12,6 +12,7 @@ import torch
 from tensordict import NestedKey, TensorDict
 from torchrl.data import ReplayBuffer
 
+from resel_torchrl.modules import ContextEncoder
 from resel_torchrl.training.acting import RecurrentPolicy
 from resel_torchrl.training.run_directory import RunError
 
@@ -102,6 +103,109 @@ def flat_episode(
     )
 
 
+def store_episode(
+    replay_buffer: ReplayBuffer,
+    observations: np.ndarray,
+    actions: np.ndarray,
+    rewards: np.ndarray,
+    terminated: bool,
+    truncated: bool,
+    seed: int,
+    memories: Mapping[NestedKey, np.ndarray] | None = None,
+) -> None:
+    """Hands a finished episode to the replay buffer, by one `extend`.
+
+    Args:
+        replay_buffer: Where it goes.
+        observations: As for :func:`flat_episode`, and so on.
+        actions: Likewise.
+        rewards: Likewise.
+        terminated: Likewise.
+        truncated: Likewise.
+        seed: Its seed, for the error.
+        memories: As for :func:`flat_episode`.
+
+    Raises:
+        FloatingPointError: If a number is not finite; the buffer is left alone.
+
+    >>> from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+    >>> buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(10))
+    >>> ones = np.ones((3, 1), "f4")
+    >>> store_episode(buffer, ones, ones[:2], ones[:2, 0], True, False, seed=7)
+    >>> len(buffer)
+    2
+    """
+    for name, values in (("observation", observations), ("reward", rewards)):
+        if not np.isfinite(values).all():
+            raise FloatingPointError(
+                f"expected finite numbers from the environment, got a {name} that is "
+                f"not, in the episode from seed {seed}."
+            )
+    replay_buffer.extend(
+        flat_episode(observations, actions, rewards, terminated, truncated, memories)
+    )
+
+
+def check_memory(encoder: ContextEncoder) -> None:
+    """Looks whether an encoder has a memory to store.
+
+    Raises:
+        ValueError: If it has none.
+
+    >>> check_memory(ContextEncoder({"observation": 3}, "gru"))
+    """
+    if not encoder.state_size:
+        raise ValueError(
+            "expected an encoder with a memory to store, got one without (state_size "
+            "0); choose a recurrent core, or store_memory=False."
+        )
+
+
+def too_long(horizon: int) -> RuntimeError:
+    """The error of an episode that goes on past the horizon.
+
+    >>> print(too_long(2))
+    expected episodes of at most 2 steps, got a longer one; give the true horizon \
+(env.horizon=NUMBER).
+    """
+    return RuntimeError(
+        f"expected episodes of at most {horizon} steps, got a longer one; give the "
+        "true horizon (env.horizon=NUMBER)."
+    )
+
+
+def another_episode(what: str) -> RunError:
+    """The error of an episode under way that does not repeat itself on resume.
+
+    >>> print(str(another_episode("it ended at step 3 of 5"))[:50])
+    expected the episode under way to repeat itself fr
+    """
+    return RunError(
+        "expected the episode under way to repeat itself from its seed and actions, "
+        f"but {what}; the environment (or its version) is not the one of the stored "
+        "run. Put that one back, or start a new run with another run_dir."
+    )
+
+
+def check_same(had: np.ndarray, got: np.ndarray, step: int) -> None:
+    """Compares the last observation that the policy had with the replayed one.
+
+    Not bit for bit: another machine may round otherwise.
+
+    Args:
+        had: `[observation_size]`.
+        got: Likewise.
+        step: Its number within the episode.
+
+    Raises:
+        RunError: If they differ.
+
+    >>> check_same(np.zeros(2), np.zeros(2), step=4)
+    """
+    if not np.allclose(had, got, rtol=1e-2, atol=1e-2):
+        raise another_episode(f"its observation {step} was {had} and is {got} now")
+
+
 class Collector:
     """Steps one environment and hands each finished episode to the replay buffer whole.
 
@@ -138,6 +242,8 @@ class Collector:
     (200, 200, False)
     """
 
+    copies = 1  # environment steps that one call makes
+
     def __init__(
         self,
         env: gymnasium.Env,
@@ -150,12 +256,6 @@ class Collector:
         env_index: int = 0,
         store_memory: bool = False,
     ) -> None:
-        state_size = policy.encoder.state_size
-        if store_memory and not state_size:
-            raise ValueError(
-                "expected an encoder with a memory to store, got one without "
-                "(state_size 0); choose a recurrent core, or store_memory=False."
-            )
         self.env = env
         self.policy = policy
         self.replay_buffer = replay_buffer
@@ -169,7 +269,8 @@ class Collector:
         self._actions = np.zeros((horizon, policy.action_size), "f4")
         self._rewards = np.zeros(horizon, "f4")
         if store_memory:
-            self._memories = np.zeros((horizon, state_size), "f4")
+            check_memory(policy.encoder)
+            self._memories = np.zeros((horizon, policy.encoder.state_size), "f4")
         self.store_memory = store_memory
         self._return = 0.0
         self._t = -1  # no episode under way
@@ -194,19 +295,22 @@ class Collector:
             self._start()
         t = self._t
         if t >= self.horizon:
-            raise RuntimeError(
-                f"expected episodes of at most {self.horizon} steps, got a longer one; "
-                "give the true horizon (env.horizon=NUMBER)."
-            )
+            raise too_long(self.horizon)
         if self.store_memory:
-            self._memories[t] = self.policy.memory if t else 0.0
-        before = self._rewards[t - 1] if t else None
-        if self._random is None:
-            action = self.policy.act(self._observations[t], before, first=t == 0)
-        else:
+            self._memories[t] = self.policy.memory[0] if t else 0.0
+        at_random = self._random is not None
+        if self.store_memory or not at_random:
+            reward = self._rewards[t - 1] if t else None
+            action = self.policy.act(
+                self._observations[t],
+                reward,
+                first=t == 0,
+                deterministic=True if at_random else None,  # which draws nothing
+            )
+        if at_random:
             action = self.policy.random_action(self._random)
             if self.store_memory:
-                self.policy.observe(self._observations[t], before, t == 0, action)
+                self.policy.replace_action(action)
         observation, reward, terminated, truncated, _ = self.env.step(
             self.policy.to_env(action)
         )
@@ -229,28 +333,18 @@ class Collector:
 
     def _finish(self, terminated: bool, truncated: bool) -> EpisodeResult:
         length = self._t
-        for name, values in (
-            ("observation", self._observations[: length + 1]),
-            ("reward", self._rewards[:length]),
-        ):
-            if not np.isfinite(values).all():
-                raise FloatingPointError(
-                    f"expected finite numbers from the environment, got a {name} that "
-                    f"is not, in the episode from seed "
-                    f"{episode_seed(self.seed, self.env_index, self.episodes)}."
-                )
         memories = None
         if self.store_memory:
             memories = {self.policy.encoder.state_key: self._memories[:length]}
-        self.replay_buffer.extend(
-            flat_episode(
-                self._observations[: length + 1],
-                self._actions[:length],
-                self._rewards[:length],
-                terminated,
-                truncated,
-                memories,
-            )
+        store_episode(
+            self.replay_buffer,
+            self._observations[: length + 1],
+            self._actions[:length],
+            self._rewards[:length],
+            terminated,
+            truncated,
+            episode_seed(self.seed, self.env_index, self.episodes),
+            memories,
         )
         self.episodes += 1
         self._t = -1
@@ -346,30 +440,14 @@ class Collector:
                 self._return += float(reward)
                 self._t += 1
                 if terminated or truncated:
-                    raise RunError(
-                        "expected the episode under way to repeat itself from its seed "
-                        f"and actions, but it ended at step {self._t} of "
-                        f"{len(actions)}; the environment (or its version) is not the "
-                        "one of the stored run. Put that one back, or start a new run "
-                        "with another run_dir."
+                    raise another_episode(
+                        f"it ended at step {self._t} of {len(actions)}"
                     )
-            self._check_replay(state["policy"], len(actions))
+            if len(actions) and self._random is None:
+                had = state["policy"]["observation"][0].numpy()
+                last = len(actions) - 1
+                check_same(had, self._observations[last], last)
         if self.store_memory:
             self._memories[: len(actions)] = state["memories"].numpy()
         self.steps = state["steps"]
         self.policy.load_state_dict(state["policy"])
-
-    def _check_replay(self, policy: dict[str, Any], length: int) -> None:
-        """Compares the last observation that the policy had with the replayed one."""
-        if self._random is not None or length == 0:
-            return  # it had none in this episode
-        had = policy["observation"][0].numpy()
-        got = self._observations[length - 1]
-        # Not bit for bit: another machine may round otherwise.
-        if not np.allclose(had, got, rtol=1e-2, atol=1e-2):
-            raise RunError(
-                "expected the episode under way to repeat itself from its seed and "
-                f"actions, but its observation {length - 1} was {had} and is {got} "
-                "now; the environment (or its version) is not the one of the stored "
-                "run. Put that one back, or start a new run with another run_dir."
-            )

@@ -16,6 +16,7 @@ import torch
 from tensordict import TensorDict
 from torchrl.data import ReplayBuffer
 
+from resel_torchrl._signals import signals_held_back
 from resel_torchrl.training.acting import RecurrentPolicy
 from resel_torchrl.training.collect import Collector, Counters, EpisodeResult
 from resel_torchrl.training.collect_worker import (
@@ -26,7 +27,6 @@ from resel_torchrl.training.collect_worker import (
     collect,
     end_process,
     send,
-    signals_held_back,
 )
 from resel_torchrl.training.run_directory import RunError
 from resel_torchrl.training.shared_weights import SharedWeights

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import pickle
-import signal
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -31,7 +28,6 @@ __all__ = [
     "collect",
     "end_process",
     "send",
-    "signals_held_back",
 ]
 
 
@@ -199,20 +195,3 @@ def end_process(connection: Connection, process: BaseProcess) -> None:
         process.kill()
         process.join()
     process.close()
-
-
-@contextlib.contextmanager
-def signals_held_back() -> Iterator[None]:
-    """A process started meanwhile does not get SIGINT and SIGTERM: the learner does.
-
-    A terminal sends Ctrl-C, and a cluster SIGTERM, to both.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # it lets them through again when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -24,6 +24,7 @@ from resel_torchrl.training.policy_copy import PolicyCopy
 from resel_torchrl.training.run_directory import RunDirectory, RunError
 from resel_torchrl.training.shared_weights import SharedWeights
 from resel_torchrl.training.update import Learner, NonFiniteLossError, UpdateSchedule
+from resel_torchrl.training.vector_collect import VectorCollector
 
 __all__ = ["Training"]
 
@@ -35,11 +36,15 @@ class Training:
         run: Where everything is kept.
         checkpoints: The run's checkpoints.
         collector: Steps the environment, here or in a process of its own
-            (:class:`~resel_torchrl.training.ProcessCollector`).
+            (:class:`~resel_torchrl.training.ProcessCollector`), or several together
+            (:class:`~resel_torchrl.training.VectorCollector`). The updates due, rows,
+            evaluations and checkpoints then follow the step of all of them that
+            reached or passed their number.
         learner: Makes the updates.
         evaluation: Called for each evaluation; None for none.
         seed: Seed of the run, written into each row.
-        steps: Environment steps of the whole run.
+        steps: Environment steps of the whole run; a multiple of the collector's
+            `copies`.
         updates_per_step: Critic updates per environment step after the random phase.
         log_interval: Environment steps per row of metrics.csv.
         eval_interval: Environment steps between evaluations; 0 for none.
@@ -50,6 +55,9 @@ class Training:
         description: What a checkpoint's manifest says of the agent.
         loggers: TorchRL loggers beside the CSV files.
         console: Whether to show a progress line.
+
+    Raises:
+        ValueError: If the environments cannot make exactly so many steps together.
 
     >>> import tempfile
     >>> from resel_torchrl.config import compose, make_training, open_run
@@ -67,7 +75,7 @@ class Training:
         self,
         run: RunDirectory,
         checkpoints: CheckpointStore,
-        collector: Collector,
+        collector: Collector | VectorCollector,
         learner: Learner,
         evaluation: Callable[[], Evaluation] | None,
         *,
@@ -82,6 +90,11 @@ class Training:
         loggers: Sequence[Any] = (),
         console: bool = True,
     ) -> None:
+        if steps % collector.copies:
+            raise ValueError(
+                f"expected steps that {collector.copies} environments can make "
+                f"together, a multiple of {collector.copies}, got {steps}."
+            )
         self.run_directory = run
         self.checkpoints = checkpoints
         self.collector = collector
@@ -143,36 +156,41 @@ class Training:
 
     def _step(self, progress: Progress) -> None:
         began = time.perf_counter()
-        result = self._collect()
-        if result is not None:
+        before = self.collector.steps
+        for result in self._collect():
             self._finished.append(result)
             progress.episode(result.episode_return)
-        updates = self._update()
-        progress.step(1, updates)
+        step = self.collector.steps
+        updates = self._update(step - before)
+        progress.step(step - before, updates)
         spent = time.perf_counter() - began
         self._seconds += spent
         self._row_seconds += spent
-        step = self.collector.steps
-        if step % self.log_interval == 0:
+
+        def due(interval: int) -> bool:
+            return before // interval < step // interval
+
+        if due(self.log_interval):
             self._log()
-        if self.evaluation and self.eval_interval and step % self.eval_interval == 0:
+        if self.evaluation and self.eval_interval and due(self.eval_interval):
             self._evaluate()
-        if step % self.checkpoint_interval == 0:
+        if due(self.checkpoint_interval):
             self._save()
 
-    def _collect(self) -> EpisodeResult | None:
+    def _collect(self) -> list[EpisodeResult]:
         try:
-            return self.collector.step()
+            result = self.collector.step()
         except Exception as error:
             self._environment_failed(error)
+        return [result] if isinstance(result, EpisodeResult) else result or []
 
-    def _update(self) -> int:
+    def _update(self, steps: int) -> int:
         if not self._learning:
             # From the next step on, there is an episode to learn from.
             ready = len(self.learner.replay_buffer) > 0
             self._learning = ready and not self.collector.in_random_phase
             return 0
-        due = self.schedule.due()
+        due = self.schedule.due(steps)
         try:
             for _ in range(due):
                 self.learner.update()

@@ -51,10 +51,17 @@ class UpdateSchedule:
         self.ratio = ratio
         self.steps = 0
 
-    def due(self) -> int:
-        """Counts one environment step and returns the updates due after it."""
+    def due(self, steps: int = 1) -> int:
+        """Counts environment steps and returns the updates due after them.
+
+        Args:
+            steps: Number of steps since the last call.
+
+        >>> UpdateSchedule(0.3).due(10)
+        3
+        """
         before = self.steps * self.ratio.numerator // self.ratio.denominator
-        self.steps += 1
+        self.steps += steps
         after = self.steps * self.ratio.numerator // self.ratio.denominator
         return after - before
 

@@ -7,12 +7,10 @@ from hypothesis import strategies as st
 from resel_torchrl.replay import EpisodeIndex
 
 
-def whole_episodes(done, is_init, oldest):
-    """Runs that begin after a done flag or at a start flag, and end in a done flag."""
+def whole_episodes(done, oldest):
+    """Runs that begin after a done flag and end in one."""
     episodes, start = [], 0
     for t in range(len(done)):
-        if is_init is not None and is_init[t]:
-            start = t
         if done[t]:
             if start >= oldest:
                 episodes.append((start, t - start + 1))
@@ -20,11 +18,9 @@ def whole_episodes(done, is_init, oldest):
     return episodes
 
 
-def longest_run(done, is_init, high):
+def longest_run(done, high):
     """Length of the longest episode before ``high``, the one in progress included."""
-    if is_init is not None:
-        is_init = np.append(is_init[:high], False)
-    runs = whole_episodes(np.append(done[:high], True), is_init, 0)
+    runs = whole_episodes(np.append(done[:high], True), 0)
     in_progress = runs[-1][1] - 1
     return max([in_progress, *(length for _, length in runs[:-1])])
 
@@ -32,33 +28,39 @@ def longest_run(done, is_init, high):
 @settings(deadline=None, max_examples=100)
 @given(
     parts=st.lists(
-        st.lists(st.sampled_from([(0, 0), (0, 0), (1, 0), (0, 1), (1, 1)]), max_size=9),
-        min_size=5,
-        max_size=30,
+        st.lists(st.sampled_from([0, 0, 0, 1]), max_size=9), min_size=5, max_size=30
     ),
     capacity=st.integers(20, 60),
     with_is_init=st.booleans(),
+    wrong=st.integers(0, 400),
 )
-def test_any_flags_in_any_pieces(parts, capacity, with_is_init):
-    """Runs longer than the capacity are refused; until then nothing is missed."""
-    flags = np.array([pair for part in parts for pair in part]).reshape(-1, 2) == 1
-    done, is_init = flags[:, 0], flags[:, 1] if with_is_init else None
+def test_any_flags_in_any_pieces(parts, capacity, with_is_init, wrong):
+    """Runs longer than the capacity are refused, and a start flag that is not where an
+    episode begins; until then nothing is missed."""
+    done = np.array([flag for part in parts for flag in part]) == 1
+    is_init = np.append(True, done[:-1])[: len(done)]
+    if wrong < len(done):
+        is_init[wrong] ^= True
     index, high = EpisodeIndex(), 0
     for length in map(len, parts):
         low, high = high, high + length
-        part = None if is_init is None else is_init[low:high]
+        part = is_init[low:high] if with_is_init else None
+        known = index.open_start >= 0
         try:
             index.advance(done[low:high], part, capacity)
-        except ValueError:
+        except ValueError as error:
             assert index.position == low
-            assert longest_run(done, is_init, high) > capacity
+            if "start" in str(error):
+                assert with_is_init and low <= wrong < high
+                assert known or wrong > low
+            else:
+                assert longest_run(done, high) > capacity
             return
-        assert longest_run(done, is_init, high) <= capacity
+        assert longest_run(done, high) <= capacity
+        assert not with_is_init or not low <= wrong < high or not known
         oldest = max(0, high - capacity)
         index.drop_before(oldest)
-        expected = whole_episodes(
-            done[:high], None if is_init is None else is_init[:high], oldest
-        )
+        expected = whole_episodes(done[:high], oldest)
         found = list(zip(index.starts.tolist(), index.lengths.tolist(), strict=True))
         assert found == expected
         assert index.transitions == sum(length for _, length in expected)

@@ -108,13 +108,6 @@ def test_one_extend_of_several_episodes_and_a_part_of_another():
     assert all_stored(buffer) == [(0, 2), (1, 4), (2, 5), (3, 1)]
 
 
-def test_abandoned_episode_is_never_drawn_where_starts_are_stored():
-    buffer = make_buffer(100, 1)
-    buffer.extend(make_episode(0, 4, end=None))
-    buffer.extend(make_episode(1, 3))
-    assert all_stored(buffer) == [(1, 3)]
-
-
 def test_step_by_step_add_equals_extend():
     buffer = make_buffer(7, 1)
     for number in range(3):

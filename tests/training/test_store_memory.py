@@ -1,5 +1,7 @@
 """The memory that the policy had is stored with each step, and gives its contexts."""
 
+import functools
+
 import gymnasium
 import pytest
 import torch
@@ -7,9 +9,16 @@ from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from torchrl.envs import GymWrapper, InitTracker, TransformedEnv
 from torchrl.modules import set_recurrent_mode
 
+from resel_torchrl.envs import vectorize
 from resel_torchrl.modules import make_policy
 from resel_torchrl.replay import SegmentSampler, pack_episodes
-from resel_torchrl.training import Collector, RecurrentPolicy, make_agent
+from resel_torchrl.training import (
+    Collector,
+    RecurrentPolicy,
+    VectorCollector,
+    VectorPolicy,
+    make_agent,
+)
 from tests.training import envs
 from tests.training.memories import recomputed
 
@@ -51,6 +60,34 @@ def test_the_memory_before_each_step_is_stored(core, random_steps, mode):
     after = expected.roll(-1, 0)
     inner = ~flat["next", "done"].squeeze(-1)
     assert (flat[KEY] - after)[inner].abs().amax(-1).min() > 1e-4
+
+
+@pytest.mark.parametrize("random_steps", [0, 50, 1000])
+def test_several_environments_store_each_its_own_memory(random_steps):
+    """Also where some act already and others are in their last random episode."""
+    torch.manual_seed(1)
+    agent = make_agent(2, 1, core="gru", n_critics=2, reward_input=True, **SIZES)
+    encoder = agent.actor_encoder
+    policy = VectorPolicy(encoder, agent.actor, 2, 1, copies=3)
+    buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(3000))
+    walks = vectorize([functools.partial(gymnasium.make, "Walk-v0")] * 3)
+    limits = {"horizon": envs.HORIZON, "seed": 3, "random_steps": random_steps}
+    collector = VectorCollector(walks, policy, buffer, store_memory=True, **limits)
+    mixed = 0
+    for _ in range(50):
+        collector.step()
+        at_random = [random is not None for random in collector._random]
+        mixed += any(at_random) and not all(at_random)
+    assert (mixed > 0) == (random_steps == 50)
+    flat = buffer[:]
+    assert flat["is_init"].sum() > 6
+    expected = recomputed(encoder, flat)
+    torch.testing.assert_close(flat[KEY], expected, atol=1e-5, rtol=1e-5)
+    assert flat[KEY][~flat["is_init"].squeeze(-1)].any(-1).all()
+    memoryless = make_agent(2, 1, core="memoryless", n_critics=2, **SIZES)
+    policy = VectorPolicy(memoryless.actor_encoder, memoryless.actor, 2, 1, copies=3)
+    with pytest.raises(ValueError, match="expected an encoder with a memory to store"):
+        VectorCollector(walks, policy, buffer, store_memory=True, **limits)
 
 
 def test_watching_in_the_random_phase_draws_nothing_and_changes_no_step():
