@@ -9,7 +9,7 @@ from torchrl.data import ReplayBuffer
 
 from resel_torchrl.config import Config
 from resel_torchrl.config.algorithms import resolve_algorithm
-from resel_torchrl.config.launch import agent_options, make_buffer, make_learner
+from resel_torchrl.config.parts import agent_options, make_buffer, make_learner
 from resel_torchrl.envs import classic_pomdp, task_info
 from resel_torchrl.training import (
     Agent,

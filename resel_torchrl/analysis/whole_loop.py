@@ -20,7 +20,7 @@ from resel_torchrl.analysis.measurements import Measurement
 from resel_torchrl.analysis.synthetic import acting_policy, fill_buffer, task_sizes
 from resel_torchrl.analysis.timing import at_least_one, on_threads, seconds_of
 from resel_torchrl.config import Config, make_training, to_yaml
-from resel_torchrl.config.launch import make_buffer
+from resel_torchrl.config.parts import make_buffer
 from resel_torchrl.envs import make_gym
 from resel_torchrl.training import Collector, RunDirectory, untouched_generators
 

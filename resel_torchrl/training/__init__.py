@@ -10,14 +10,10 @@ from resel_torchrl.training.checkpoint import (
     CheckpointStore,
     DamagedCheckpointError,
 )
-from resel_torchrl.training.collect import (
-    Collector,
-    EpisodeResult,
-    episode_seed,
-    flat_episode,
-)
+from resel_torchrl.training.collect import Collector
 from resel_torchrl.training.collect_process import ProcessCollector
 from resel_torchrl.training.console import Progress, stop_on_signal
+from resel_torchrl.training.episode import EpisodeResult, episode_seed, flat_episode
 from resel_torchrl.training.evaluate import Evaluation, evaluate, evaluate_vector
 from resel_torchrl.training.generators import (
     generator_states,

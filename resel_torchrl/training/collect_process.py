@@ -18,7 +18,7 @@ from torchrl.data import ReplayBuffer
 
 from resel_torchrl._signals import signals_held_back
 from resel_torchrl.training.acting import RecurrentPolicy
-from resel_torchrl.training.collect import Collector, Counters, EpisodeResult
+from resel_torchrl.training.collect import Collector
 from resel_torchrl.training.collect_worker import (
     Failed,
     Ready,
@@ -28,6 +28,7 @@ from resel_torchrl.training.collect_worker import (
     end_process,
     send,
 )
+from resel_torchrl.training.episode import Counters, EpisodeResult
 from resel_torchrl.training.run_directory import RunError
 from resel_torchrl.training.shared_weights import SharedWeights
 

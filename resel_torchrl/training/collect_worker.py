@@ -16,7 +16,8 @@ import torch
 from tensordict import TensorDict
 
 from resel_torchrl.training.acting import RecurrentPolicy
-from resel_torchrl.training.collect import Collector, Counters, EpisodeResult
+from resel_torchrl.training.collect import Collector
+from resel_torchrl.training.episode import Counters, EpisodeResult
 from resel_torchrl.training.generators import seed_generators
 from resel_torchrl.training.shared_weights import WeightReader
 

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from resel_torchrl.training.collect import episode_seed
+from resel_torchrl.training.episode import episode_seed
 from resel_torchrl.training.generators import untouched_generators
 
 __all__ = ["Evaluation", "evaluate", "evaluate_vector"]

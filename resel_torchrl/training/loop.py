@@ -15,8 +15,9 @@ from resel_torchrl.training.checkpoint import (
     CheckpointStore,
     write_checkpoint,
 )
-from resel_torchrl.training.collect import Collector, EpisodeResult
+from resel_torchrl.training.collect import Collector
 from resel_torchrl.training.console import Progress, stop_on_signal
+from resel_torchrl.training.episode import EpisodeResult
 from resel_torchrl.training.evaluate import Evaluation
 from resel_torchrl.training.generators import generator_states, restore_generators
 from resel_torchrl.training.log import EVAL_COLUMNS, METRIC_COLUMNS, CsvLog

@@ -10,7 +10,7 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torchrl.data import ReplayBuffer
 
-from resel_torchrl.training.collect import (
+from resel_torchrl.training.episode import (
     EpisodeResult,
     another_episode,
     check_memory,

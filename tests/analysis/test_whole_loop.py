@@ -14,7 +14,7 @@ from resel_torchrl.analysis import (
     whole_loop,
 )
 from resel_torchrl.config import compose
-from resel_torchrl.config.launch import make_buffer
+from resel_torchrl.config.parts import make_buffer
 from resel_torchrl.envs import make_gym
 from resel_torchrl.training import Collector, Learner, RecurrentPolicy
 from tests.analysis.test_benchmark import counting, small
