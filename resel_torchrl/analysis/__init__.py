@@ -6,7 +6,7 @@ Figures need the extra `plot`; everything else works without it.
 from resel_torchrl.analysis.benchmark import time_acting, time_replay, time_update
 from resel_torchrl.analysis.bounds import amplification_bound, mean_amplification_bound
 from resel_torchrl.analysis.core_benchmark import core_table, time_cores
-from resel_torchrl.analysis.matrix_products import record_products
+from resel_torchrl.analysis.matrix_products import MatrixProducts, record_products
 from resel_torchrl.analysis.measurements import (
     Measurement,
     describe_machine,
@@ -35,6 +35,7 @@ from resel_torchrl.analysis.variations import (
 from resel_torchrl.analysis.whole_loop import time_collecting, time_end_to_end
 
 __all__ = [
+    "MatrixProducts",
     "MeanPoint",
     "Measurement",
     "OutputVariation",

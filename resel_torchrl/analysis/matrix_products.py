@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-__all__ = ["record_products"]
+__all__ = ["MatrixProducts", "record_products"]
 
 PRODUCTS = {
     op
@@ -25,50 +26,70 @@ PRODUCTS = {
 }
 
 
+@dataclass(frozen=True)
+class MatrixProducts:
+    """Matrix products to be made, one after another, by a call.
+
+    Attributes:
+        calls: Function and arguments of each.
+
+    >>> products = record_products(lambda: torch.ones(2, 3) @ torch.ones(3, 2))
+    >>> isinstance(products, MatrixProducts), len(products.calls)
+    (True, 1)
+    """
+
+    calls: list[tuple[Callable, tuple]]
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        """Makes them."""
+        for function, arguments in self.calls:
+            function(*arguments)
+
+
 class _Recorder(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[Callable, tuple]] = []
+        self._operands: dict[tuple, Tensor] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         if func in PRODUCTS and not kwargs:
-            self.calls.append((func, tree_map(_like, args)))
+            self.calls.append((func, tree_map(self._like, args)))
         return func(*args, **(kwargs or {}))
 
-
-def _like(value: Any) -> Any:
-    """A tensor of the same shape, strides and device, of random numbers."""
-    if not isinstance(value, Tensor):
-        return value
-    if 0 in value.stride():  # an expanded tensor: its memory is the smaller one's
-        shape = [
-            1 if stride == 0 else size
-            for size, stride in zip(value.shape, value.stride(), strict=True)
-        ]
-        return torch.randn(shape, dtype=value.dtype, device=value.device).expand(
-            value.shape
-        )
-    like = torch.empty_strided(
-        value.shape, value.stride(), dtype=value.dtype, device=value.device
-    )
-    return like.normal_()
+    def _like(self, value: Any) -> Any:
+        """Random numbers of the same layout; one tensor serves all of a layout."""
+        if not isinstance(value, Tensor):
+            return value
+        layout = value.shape, value.stride(), value.dtype, value.device
+        if layout not in self._operands:
+            self._operands[layout] = _random(*layout)
+        return self._operands[layout]
 
 
-def record_products(run: Callable[[], object]) -> Callable[[], None]:
+def _random(
+    shape: torch.Size, stride: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    if 0 not in stride:
+        return torch.empty_strided(shape, stride, dtype=dtype, device=device).normal_()
+    # An expanded tensor: its memory is that of a smaller one.
+    held = [1 if s == 0 else size for size, s in zip(shape, stride, strict=True)]
+    return torch.randn(held, dtype=dtype, device=device).expand(shape)
+
+
+def record_products(run: Callable[[], object]) -> MatrixProducts:
     """Runs a computation and returns one that makes its matrix products alone.
 
     Products of the same shapes and memory layouts, in the same order, on random
     numbers: a floor for the time of the whole. Counted are those that PyTorch hands to
-    a library of matrix products; products within a kernel (a GRU's own over time) are
-    not among them.
+    a library of matrix products, one by one where a recurrence in plain PyTorch makes
+    one per step; products within a kernel of a recurrence are not among them.
 
     Args:
         run: The computation, backward passes included; it is run once.
-
-    Returns:
-        A function that makes the products. It keeps an operand for each.
 
     >>> a, b = torch.ones(2, 3), torch.ones(3, 2)
     >>> products = record_products(lambda: (a @ b) @ a)
@@ -77,11 +98,4 @@ def record_products(run: Callable[[], object]) -> Callable[[], None]:
     recorder = _Recorder()
     with recorder:
         run()
-
-    @torch.no_grad()
-    def products() -> None:
-        for function, arguments in recorder.calls:
-            function(*arguments)
-
-    products.calls = recorder.calls
-    return products
+    return MatrixProducts(recorder.calls)

@@ -10,8 +10,14 @@ import torch
 from torch import Tensor
 
 from resel_torchrl.analysis.measurements import Measurement
-from resel_torchrl.analysis.timing import at_least_one, on_threads, seconds_of
+from resel_torchrl.analysis.timing import (
+    at_least_one,
+    check_device,
+    on_threads,
+    seconds_of,
+)
 from resel_torchrl.ops import causal_conv, gru_scan, selective_scan
+from resel_torchrl.ops._backends import Backend
 from resel_torchrl.training import untouched_generators
 
 __all__ = ["OPERATIONS", "time_operations"]
@@ -70,18 +76,20 @@ def time_operations(
     """
     at_least_one(rows=rows, length=length, channels=channels, states=states)
     at_least_one(repetitions=repetitions, threads=threads)
+    check_device(device)
     names = list(OPERATIONS) if operations is None else operations
+    for name in names:
+        if name not in OPERATIONS:
+            raise ValueError(
+                f"operations: expected some of {list(OPERATIONS)}, got {name!r}."
+            )
+        _chosen(name, backends, device)  # all mistakes before anything is timed
     measurements = []
     with untouched_generators(), on_threads(threads):
         for name in names:
-            if name not in OPERATIONS:
-                raise ValueError(
-                    f"operations: expected some of {list(OPERATIONS)}, got {name!r}."
-                )
             torch.manual_seed(0)
             inputs, run = OPERATIONS[name](rows, length, channels, states, device)
-            known = importlib.import_module(MODULES[name]).BACKENDS
-            for backend in _chosen(known, backends, device):
+            for backend in _chosen(name, backends, device):
                 _check_parity(name, backend, inputs, run)
                 width = channels // 2 if name == "gru" else channels
                 row = functools.partial(
@@ -105,20 +113,26 @@ def time_operations(
 
 
 def _chosen(
-    known: Mapping, backends: Sequence[str] | None, device: str
+    operation: str, backends: Sequence[str] | None, device: str
 ) -> Sequence[str]:
+    module = importlib.import_module(f"resel_torchrl.ops.{operation}")
+    known: Mapping[str, Backend] = module.BACKENDS
     if backends is None:
         kind = torch.device(device).type
         return [
             name
             for name, backend in known.items()
             if name != "naive"
-            and backend.is_installed()
             and backend.device in (None, kind)
+            and backend.is_installed()
         ]
     for name in backends:
         if name not in known:
-            raise ValueError(f"backends: expected some of {list(known)}, got {name!r}.")
+            raise ValueError(
+                f"backends: expected some of {list(known)} for {operation}, got "
+                f"{name!r}; name the operations that have it."
+            )
+        module.check_backend(name)
     return backends
 
 
@@ -205,5 +219,3 @@ OPERATIONS: dict[str, Callable[..., Inputs]] = {
     "gru": _gru,
 }
 """What can be timed, by name."""
-
-MODULES = {name: f"resel_torchrl.ops.{name}" for name in OPERATIONS}

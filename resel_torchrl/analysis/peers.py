@@ -70,12 +70,13 @@ def time_torchrl_update(config: Config, *, repetitions: int = 3) -> list[Measure
         optimizer = torch.optim.AdamW(loss.parameters(), lr=1e-4)
         targets = SoftUpdate(loss, tau=config.train.tau)
 
-        def update() -> None:
+        def update() -> TensorDict:
             terms = loss(batch.copy())
             sum(x for key, x in terms.items() if key.startswith("loss_")).backward()
             optimizer.step()
             optimizer.zero_grad()
             targets.step()
+            return terms
 
         seconds = seconds_of(update, repetitions, config.device)
     row = Measurement.of(

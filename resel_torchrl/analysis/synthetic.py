@@ -7,6 +7,7 @@ import torch
 from tensordict import TensorDict
 from torchrl.data import ReplayBuffer
 
+from resel_torchrl.analysis.timing import check_device
 from resel_torchrl.config import Config
 from resel_torchrl.config.algorithms import resolve_algorithm
 from resel_torchrl.config.parts import agent_options, make_buffer, make_learner
@@ -119,11 +120,7 @@ def acting_policy(config: Config) -> RecurrentPolicy:
 
 
 def _agent(config: Config) -> tuple[Agent, tuple[int, int, int]]:
-    if torch.device(config.device).type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f"device: expected one that PyTorch sees, got {config.device}; write "
-            "device=cpu."
-        )
+    check_device(config.device)
     sizes = task_sizes(config)
     torch.manual_seed(config.seed)
     return make_agent(*sizes[:2], **agent_options(config)), sizes

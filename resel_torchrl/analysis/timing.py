@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-__all__ = ["WARM_UP", "at_least_one", "on_threads", "seconds_of"]
+__all__ = ["WARM_UP", "at_least_one", "check_device", "on_threads", "seconds_of"]
 
 WARM_UP = 3
 
@@ -41,6 +41,14 @@ def on_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def check_device(device: str) -> None:
+    """Raises a ValueError if PyTorch does not see the device."""
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device: expected one that PyTorch sees, got {device}; write device=cpu."
+        )
 
 
 def at_least_one(**values: int) -> None:

@@ -112,7 +112,12 @@ def acting_problems(config: Config) -> list[str]:
     if config.train.acting != "fused":
         return []
     obstacle = FusedStep.core_obstacle(CORES[config.agent.core])
-    return [f"train.acting: {obstacle}"] if obstacle else []
+    if not obstacle:
+        return []
+    return [
+        f"train.acting: with core={config.agent.core} {obstacle} Write "
+        "train.acting=auto."
+    ]
 
 
 def algorithm_problems(config: Config, task: TaskInfo) -> list[str]:

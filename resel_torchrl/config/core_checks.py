@@ -10,7 +10,7 @@ import torch
 from resel_torchrl.config.schema import Config
 from resel_torchrl.modules.cores import CORES, SequenceCore
 
-__all__ = ["core_problems", "length_problems", "memory_problems"]
+__all__ = ["core_problems", "device_problems", "length_problems", "memory_problems"]
 
 #: Bytes that the memories in a replay buffer may take.
 LARGEST_MEMORIES = 32 * 10**9
@@ -37,6 +37,26 @@ def core_problems(core: str, size: Any, options: Mapping[str, Any]) -> list[str]
     except (ValueError, TypeError, ModuleNotFoundError) as error:
         return [f"agent.core_kwargs with agent.hidden_size={size}: {error}"]
     return []
+
+
+def device_problems(config: Config) -> list[str]:
+    """Whether the core's implementation runs on the device of the updates.
+
+    >>> from resel_torchrl.config import compose
+    >>> device_problems(compose(["core=gru", "agent.core_kwargs.backend=torch"]))
+    []
+    """
+    agent = config.agent
+    core = _without_values(agent.core, agent.hidden_size, agent.core_kwargs)
+    wanted = None if core is None else core.device_type
+    device = config.device.partition(":")[0]
+    if wanted in (None, device):
+        return []
+    return [
+        f"agent.core_kwargs.backend: expected one for device={config.device}, got "
+        f"{agent.core_kwargs['backend']}, which runs on {wanted} only; write "
+        "agent.core_kwargs.backend=auto."
+    ]
 
 
 def length_problems(config: Config, horizon: int) -> list[str]:

@@ -20,7 +20,11 @@ from resel_torchrl.config.composition import (
     to_dict,
     to_yaml,
 )
-from resel_torchrl.config.core_checks import length_problems, memory_problems
+from resel_torchrl.config.core_checks import (
+    device_problems,
+    length_problems,
+    memory_problems,
+)
 from resel_torchrl.config.environments import (
     copies_problems,
     eval_copies,
@@ -245,7 +249,11 @@ def _checked_task(config: Config) -> tuple[Config, TaskInfo]:
             f"steps, got {segment_length}; lower it, or write "
             "replay.segment_length=null for whole episodes."
         )
-    problems += length_problems(config, task.horizon) + memory_problems(config)
+    problems += (
+        length_problems(config, task.horizon)
+        + device_problems(config)
+        + memory_problems(config)
+    )
     kind, _, index = config.device.partition(":")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         problems.append(

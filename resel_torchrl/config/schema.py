@@ -6,6 +6,7 @@ take plain arguments and see neither.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -48,7 +49,10 @@ Noise = Annotated[
 ]
 Temperature = Annotated[
     float | Literal["auto"],
-    Limit("auto or a number above 0", lambda value: value == "auto" or value > 0),
+    Limit(
+        "auto or a number above 0 and at most e = 2.718",
+        lambda value: value == "auto" or 0 < value <= math.e,
+    ),
 ]
 OptionalLength = Annotated[
     int | None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -18,8 +17,9 @@ from resel_torchrl.modules.cores.mamba import MambaCore
 from resel_torchrl.modules.cores.memoryless import MemorylessCore
 from resel_torchrl.modules.cores.one_step import OneStepCore
 from resel_torchrl.modules.cores.positionwise import PositionwiseCore
+from resel_torchrl.ops._backends import is_usable
 
-if find_spec("numba"):
+if is_usable("numba"):
     from resel_torchrl.ops import step_cpu
 
 __all__ = ["FusedStep"]
@@ -74,10 +74,13 @@ class FusedStep:
         lacking = FusedStep.core_obstacle(type(encoder.core))
         if lacking:
             return lacking
-        if not all(type(layer) is nn.Linear for layer in encoder.pre_encoders):
+        if not all(
+            type(layer) is nn.Linear and layer.bias is not None
+            for layer in encoder.pre_encoders
+        ):
             return (
-                "expected Linear pre-encoders, got pre-encoders of your own; act in "
-                "eager mode."
+                "expected Linear pre-encoders with a bias, got pre-encoders of your "
+                "own; act in eager mode."
             )
         for parameter in (*encoder.parameters(), *head.parameters()):
             if parameter.device.type != "cpu" or parameter.dtype != torch.float32:
@@ -90,7 +93,7 @@ class FusedStep:
     @staticmethod
     def core_obstacle(core: type[SequenceCore]) -> str:
         """Why no encoder with such a core can be fused here, empty if some can."""
-        if not find_spec("numba"):
+        if not is_usable("numba"):
             return (
                 "expected the package numba, got none; install it with: pip install "
                 "'resel_torchrl[cpu]', or act in eager mode."

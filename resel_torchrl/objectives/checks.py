@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from tensordict import NestedKey
@@ -135,6 +136,27 @@ def action_key(actor: TensorDictModuleBase) -> NestedKey:
             "torchrl.modules.Actor."
         )
     return keys[0]
+
+
+def check_temperature(
+    alpha_init: float, min_alpha: float | None, max_alpha: float | None
+) -> None:
+    """Raise ValueError unless the first temperature is in its range.
+
+    Examples:
+        >>> check_temperature(1.0, None, 2.0)
+        >>> check_temperature(3.0, 0.5, 2.0)
+        Traceback (most recent call last):
+        ...
+        ValueError: Expected alpha_init in [0.5, 2.0], got 3.0. Change it or the range.
+    """
+    low = 0.0 if min_alpha is None else min_alpha
+    high = math.inf if max_alpha is None else max_alpha
+    if not (alpha_init > 0 and low <= alpha_init <= high):
+        raise ValueError(
+            f"Expected alpha_init in [{low}, {high}], got {alpha_init}. Change it or "
+            "the range."
+        )
 
 
 def check_reduction(reduction: str) -> None:

@@ -21,6 +21,7 @@ from resel_torchrl.objectives.checks import (
     check_actor,
     check_reduction,
     check_subset_size,
+    check_temperature,
 )
 from resel_torchrl.objectives.episode_networks import EpisodeNetworks
 from resel_torchrl.objectives.networks import action_distribution, evaluate
@@ -178,6 +179,7 @@ class DiscreteRESeLLoss(LossModule):
         check_actor(actor_network)
         check_action_is_one_hot(actor_network)
         check_reduction(reduction)
+        check_temperature(alpha_init, min_alpha, max_alpha)
         check_subset_size(qvalue_network, critic_subset_size)
         super().__init__()
         self._networks = EpisodeNetworks(

@@ -23,6 +23,7 @@ from resel_torchrl.objectives.checks import (
     check_one_step,
     check_reduction,
     check_subset_size,
+    check_temperature,
 )
 from resel_torchrl.objectives.episode_networks import EpisodeNetworks
 from resel_torchrl.objectives.networks import act, evaluate
@@ -182,6 +183,7 @@ class RESeLLoss(SACLoss):
         check_actor(actor_network)
         check_action_is_continuous(actor_network, action_spec)
         check_reduction(reduction)
+        check_temperature(alpha_init, min_alpha, max_alpha)
         check_subset_size(qvalue_network, critic_subset_size)
         self._networks = EpisodeNetworks(
             actor_encoder, critic_encoder, actor_network, qvalue_network

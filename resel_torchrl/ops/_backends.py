@@ -10,8 +10,29 @@ from importlib.util import find_spec
 
 import torch
 from torch import Tensor
+from torchrl._utils import logger as torchrl_logger
 
 from resel_torchrl._nearest import did_you_mean
+
+
+@functools.cache
+def is_usable(package: str) -> bool:
+    """Whether an optional package is installed and can be imported.
+
+    Numba is strict about the versions of what it runs on, and raises otherwise.
+
+    Examples:
+        >>> is_usable("torch"), is_usable("no_such_package")
+        (True, False)
+    """
+    if find_spec(package) is None:
+        return False
+    try:
+        importlib.import_module(package)
+    except ImportError as error:
+        torchrl_logger.warning(f"{package} is installed but not usable: {error}")
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -36,7 +57,7 @@ class Backend:
 
     def is_installed(self) -> bool:
         """Whether the package that it needs is there."""
-        return self.package is None or find_spec(self.package) is not None
+        return self.package is None or is_usable(self.package)
 
     def suits(self, x: Tensor) -> bool:
         """Whether ``"auto"`` may choose it: installed, its device, and float32."""
@@ -80,6 +101,11 @@ def check_backend(backend: str, backends: Mapping[str, Backend], operation: str)
             "or leave backend at 'auto', which takes the fastest that is there."
         )
     return backend
+
+
+def device_type(backend: str, backends: Mapping[str, Backend]) -> str | None:
+    """The only type of device that ``backend`` runs on; None for any."""
+    return None if backend == "auto" else backends[backend].device
 
 
 def choose(backend: str, backends: Mapping[str, Backend], x: Tensor) -> Backend:

@@ -7,10 +7,12 @@ whichever thread takes them: results do not depend on the number of threads.
 """
 
 import functools
+import hashlib
 import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -22,10 +24,23 @@ from torch import Tensor
 # Sums may be reordered, which vectorises them; NaN and infinity keep their meaning.
 _FAST = {"contract", "reassoc", "nsz", "arcp"}
 
-kernel = functools.partial(
-    numba.njit, nogil=True, cache=True, fastmath=_FAST, error_model="numpy"
-)
-"""Compiles a kernel: without the interpreter's lock, kept on disk."""
+_SOURCE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+
+
+def kernel(function: Callable) -> Callable:
+    """Compiles a kernel: without the interpreter's lock, kept on disk.
+
+    What is kept is Numba's to find out of date by the file that the kernel is in; here
+    it is out of date with this file too, whose functions are compiled into the kernels.
+    """
+    options = {"nogil": True, "fastmath": _FAST, "error_model": "numpy"}
+    try:
+        compiled = numba.njit(function, cache=True, **options)
+    except RuntimeError:  # no folder that can be written to
+        return numba.njit(function, **options)
+    kept = compiled._cache._cache_file
+    kept._source_stamp = (kept._source_stamp, _SOURCE)
+    return compiled
 
 
 @intrinsic
@@ -128,8 +143,9 @@ def views(*tensors: Tensor) -> list[np.ndarray]:
 
 
 @functools.cache
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads)
+def _pool(process: int) -> ThreadPoolExecutor:
+    """The threads of a process; a forked one has none of its parent's."""
+    return ThreadPoolExecutor(os.cpu_count())
 
 
 def run_items(items: int, run: Callable, *arguments) -> None:
@@ -141,12 +157,11 @@ def run_items(items: int, run: Callable, *arguments) -> None:
         arguments: what it gets besides.
     """
     threads = min(torch.get_num_threads(), items)
-    if threads == 1:
+    if threads <= 1:
         run(0, items, *arguments)
         return
     edges = [items * i // threads for i in range(threads + 1)]
-    # A forked process has no threads of its parent's pool.
-    pool = _pool(os.getpid(), threads)
+    pool = _pool(os.getpid())
     jobs = [
         pool.submit(run, first, last, *arguments)
         for first, last in itertools.pairwise(edges)

@@ -5,6 +5,7 @@ import torch
 
 from resel_torchrl.analysis import (
     operations,
+    peers,
     record_products,
     time_operations,
     time_torchrl_update,
@@ -72,6 +73,12 @@ def test_products_are_recorded_with_their_backward_passes():
     products()
 
 
+def test_products_of_one_layout_share_their_numbers():
+    a, b = torch.randn(2, 3, 3)
+    first, second = record_products(lambda: (a @ b) @ b).calls
+    assert first[1][0] is first[1][1] is second[1][0]
+
+
 def test_products_keep_shapes_and_layouts():
     a, b = torch.randn(4, 3).t(), torch.randn(1, 4).expand(4, 4)
     [(_, (one, other))] = record_products(lambda: a @ b).calls
@@ -79,17 +86,25 @@ def test_products_keep_shapes_and_layouts():
     assert (other.shape, other.stride()) == (b.shape, b.stride())
 
 
-def test_torchrls_own_update_learns_from_the_same_batch(monkeypatch):
-    losses = []
-    monkeypatch.setattr(
-        "resel_torchrl.analysis.peers.seconds_of",
-        lambda call, repetitions, device: losses.append(call()) or [0.5],
-    )
+def test_torchrls_own_update_moves_parameters_and_targets(monkeypatch):
+    made, moved = [], []
+    make = peers._loss
+    monkeypatch.setattr(peers, "_loss", lambda *a: made.append(make(*a)) or made[0])
+
+    def watched(call, repetitions, device):
+        before = {k: v.clone() for k, v in made[0].state_dict().items()}
+        assert call()["loss_qvalue"].isfinite()
+        after = made[0].state_dict()
+        moved.extend(k for k in before if not torch.equal(before[k], after[k]))
+        return [0.5]
+
+    monkeypatch.setattr(peers, "seconds_of", watched)
     small = ["agent.hidden_size=4", "agent.n_critics=2", "replay.batch_size=400"]
     [row] = time_torchrl_update(compose(["task=pendulum_v", *small]))
     assert row.case == "pendulum_v, gru, batch of 2 full episodes of 200"
     assert row.median == 2
-    assert len(losses) == 1
+    for name in ("actor_network_params", "qvalue_network_params", "target_qvalue"):
+        assert any(key.startswith(name) for key in moved), name
 
 
 def test_operations_can_be_named():

@@ -48,9 +48,19 @@ def test_a_horizon_beyond_the_context_is_refused_before_there_is_a_run(tmp_path)
 
 def test_a_backend_whose_package_is_absent_is_told_before_there_is_a_run(monkeypatch):
     compose(["core=mamba", "agent.core_kwargs.backend=torch"])
-    monkeypatch.setattr("resel_torchrl.ops._backends.find_spec", lambda name: None)
+    monkeypatch.setattr("resel_torchrl.ops._backends.is_usable", lambda name: False)
     with pytest.raises(ConfigError, match=r"core_kwargs.*numba.*resel_torchrl\[cpu\]"):
         compose(["core=gru", "agent.core_kwargs.backend=cpu"])
+
+
+def test_a_backend_for_another_device_is_told_before_there_is_a_run(tmp_path):
+    pytest.importorskip("triton")
+    folder = tmp_path / "run"
+    options = ["task=pendulum_v", "core=mamba", f"run_dir={folder}"]
+    message = r"backend: expected one for device=cpu, got triton, which runs on cuda"
+    with pytest.raises(ConfigError, match=message):
+        open_run(compose([*options, "agent.core_kwargs.backend=triton"]))
+    assert not folder.exists()
 
 
 def test_fused_acting_that_cannot_be_is_told_before_there_is_a_run(tmp_path):
@@ -58,6 +68,8 @@ def test_fused_acting_that_cannot_be_is_told_before_there_is_a_run(tmp_path):
     _, config = open_run(compose([*options, "train.acting=auto"]))
     assert config.train.acting == "eager"  # what auto is stands in the stored file
     refused = [*options[:2], f"run_dir={tmp_path / 'other'}", "train.acting=fused"]
-    with pytest.raises(ConfigError, match=r"train.acting: expected .* got LRUCore"):
+    with pytest.raises(
+        ConfigError, match=r"with core=lru expected .* train.acting=auto"
+    ):
         open_run(compose(refused))
     assert not (tmp_path / "other").exists()

@@ -127,7 +127,14 @@ def test_what_cannot_be_fused_says_why(monkeypatch):
         embedding_size=4,
         pre_encoders={"observation": torch.nn.Flatten()},
     )
-    with pytest.raises(ValueError, match="pre-encoders of your own"):
+    with pytest.raises(ValueError, match="Linear pre-encoders with a bias"):
+        FusedStep(own, head)
+    layer = torch.nn.Linear(5, 8, bias=False)
+    options = {"embedding_size": 8, "hidden_size": 8}
+    own = ContextEncoder(
+        {"observation": 5}, "gru", pre_encoders={"observation": layer}, **options
+    )
+    with pytest.raises(ValueError, match="Linear pre-encoders with a bias"):
         FusedStep(own, head)
 
     class Other(type(encoder.core)):
@@ -136,6 +143,8 @@ def test_what_cannot_be_fused_says_why(monkeypatch):
     other = ContextEncoder({"observation": 5}, Other(8), hidden_size=8)
     with pytest.raises(ValueError, match=r"core out of GRUCore.*got Other"):
         FusedStep(other, head)
-    monkeypatch.setattr("resel_torchrl.modules.fused_step.find_spec", lambda name: None)
+    monkeypatch.setattr(
+        "resel_torchrl.modules.fused_step.is_usable", lambda name: False
+    )
     with pytest.raises(ValueError, match=r"package numba.*pip install.*\[cpu\]"):
         FusedStep(encoder, head)

@@ -163,3 +163,13 @@ def test_td3_smooths_the_target_policy_within_the_clip(batch):
         moved = target_actions(batch, target_noise=9.0, target_noise_clip=clip)
         assert (moved - exact).abs().max().item() == pytest.approx(clip)
         assert moved.abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    "algorithm", [name for name in ALGORITHMS if "td3" not in name]
+)
+def test_a_temperature_out_of_its_range_is_refused(algorithm):
+    """It would be cut to the range without a word."""
+    with pytest.raises(ValueError, match=r"alpha_init in \[0.0, 2.718.*got 5.0"):
+        build(algorithm, alpha_init=5.0)
+    build(algorithm, alpha_init=5.0, max_alpha=None)

@@ -1,16 +1,19 @@
 """What holds for the Numba kernels alone: blocks, threads, compiling, choice."""
 
+import hashlib
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 
 from resel_torchrl.ops import causal_conv, gru_scan, selective_scan
-from resel_torchrl.ops._backends import pick
+from resel_torchrl.ops._backends import is_usable, pick
 from resel_torchrl.ops.gru import BACKENDS, check_backend
 from tests.ops.cases import CASES, flags, leaves, run_with_gradients
 
 pytest.importorskip("numba")
+from resel_torchrl.ops import _numba
 from resel_torchrl.ops._numba import exp2, kernel, sigmoid
 
 KERNELS = {name: case for name, case in CASES.items() if name.endswith("_cpu")}
@@ -175,7 +178,7 @@ def test_auto_takes_the_kernel_in_float32(dtype):
 
 
 def test_an_absent_package_is_an_error_that_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr("resel_torchrl.ops._backends.find_spec", lambda name: None)
+    monkeypatch.setattr("resel_torchrl.ops._backends.is_usable", lambda name: False)
     with pytest.raises(
         ModuleNotFoundError, match=r"package numba.*pip install.*\[cpu\]"
     ):
@@ -193,3 +196,32 @@ def test_another_device_is_refused():
     for run in (scan, conv, ssm):
         with pytest.raises(ValueError, match="expected tensors on cpu, got meta"):
             run()
+
+
+def test_a_package_that_cannot_be_imported_counts_as_absent(monkeypatch, tmp_path):
+    (tmp_path / "numba_like").mkdir()
+    (tmp_path / "numba_like/__init__.py").write_text(
+        'raise ImportError("needs another NumPy")'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not is_usable("numba_like")
+    assert is_usable("numba")
+
+
+def test_what_is_kept_on_disk_is_out_of_date_with_the_shared_functions():
+    """Else a change of `exp2` would leave the kernels that call it as they were."""
+    stamp = _elementary._cache._cache_file._source_stamp
+    assert stamp[1] == hashlib.sha256(Path(_numba.__file__).read_bytes()).hexdigest()
+    _elementary._cache._cache_file._load_index()  # a stamp of another make is ignored
+
+
+def test_threads_are_shared_by_all_sizes():
+    case, before = CASES["gru_cpu"], torch.get_num_threads()
+    try:
+        torch.set_num_threads(8)
+        for rows in (2, 3, 5, 8):
+            sequences, weights, state = case.inputs(rows, 4, 3)
+            case.run(sequences, weights, flags(rows, 4), state)
+    finally:
+        torch.set_num_threads(before)
+    assert _numba._pool.cache_info().currsize == 1

@@ -63,7 +63,9 @@ def test_forgetting_shows_without_the_start_flags(episodes):
 def test_auto_is_fused_where_it_can_be(monkeypatch):
     pytest.importorskip("numba")
     assert _policies("gru", "auto")[1][0].mode == "fused"
-    monkeypatch.setattr("resel_torchrl.modules.fused_step.find_spec", lambda name: None)
+    monkeypatch.setattr(
+        "resel_torchrl.modules.fused_step.is_usable", lambda name: False
+    )
     assert _policies("gru", "auto")[1][0].mode == "eager"
     with pytest.raises(ValueError, match="package numba"):
         _policies("gru", "fused")
@@ -81,3 +83,15 @@ def test_a_memory_goes_on_in_the_other_mode(episodes):
     fused.load_state_dict(eager.state_dict())
     got = _act(fused, observations[12:], starts[12:], True)
     np.testing.assert_allclose(got, wanted[12:], atol=1e-5)
+
+
+def test_an_episode_begins_with_the_parameters_as_they_are_then(episodes):
+    """One that was replaced, and not just changed, is found at the next start."""
+    pytest.importorskip("numba")
+    agent, (eager, fused) = _policies("gru", "eager", "fused")
+    _act(fused, *episodes, True)
+    projection = agent.actor_encoder.trunk.in_projection
+    projection.weight = torch.nn.Parameter(2 * projection.weight.detach())
+    np.testing.assert_allclose(
+        _act(fused, *episodes, True), _act(eager, *episodes, True), atol=1e-5
+    )

@@ -215,11 +215,19 @@ def test_every_core_can_be_sent_to_a_process(tmp_path, core):
 
 
 def test_changed_simulator_is_noticed_on_resume(tmp_path, monkeypatch):
+    step = envs.Walk.step
+
+    def stands(self, action):
+        observation, reward, *_ = step(self, action)
+        return observation, reward, False, False, {}
+
+    # Whatever the actions, step 97 is in the middle of an episode.
+    monkeypatch.setattr(envs.Walk, "step", stands)
     training = start(tmp_path / "run", *PROCESS, "steps=97", "train.collect_ahead=1")
     training.run()
     resume(tmp_path / "run")
     observe = envs.Walk._observation
-    monkeypatch.setattr(envs.Walk, "_observation", lambda self: observe(self) * 1.5)
+    monkeypatch.setattr(envs.Walk, "_observation", lambda self: observe(self) + 1)
     with pytest.raises(RuntimeError, match="not the one of the stored run"):
         resume(tmp_path / "run")
 

@@ -23,6 +23,8 @@ class SequenceCore(nn.Module, ABC):
         state_size: numbers of state per row.
         uses_previous: whether the core may be given the previous observation, action
             and reward. False only where it must see the current observation alone.
+        device_type: the only type of device that it runs over rows on, by its choice of
+            an implementation; None for any.
         max_length: most steps of an episode; None if there is no limit.
 
     Raises:
@@ -52,6 +54,7 @@ class SequenceCore(nn.Module, ABC):
     """
 
     uses_previous: bool = True
+    device_type: str | None = None
     max_length: int | None = None
 
     def __init__(self, size: int, state_size: int):

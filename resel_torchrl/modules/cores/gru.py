@@ -5,8 +5,9 @@ from torch import Tensor, nn
 
 from resel_torchrl.modules.cores.base import SequenceCore, xavier_zero_bias_
 from resel_torchrl.ops import gru_scan
+from resel_torchrl.ops._backends import device_type
 from resel_torchrl.ops._resets import masked_state
-from resel_torchrl.ops.gru import check_backend
+from resel_torchrl.ops.gru import BACKENDS, check_backend
 
 
 class GRUCore(SequenceCore):
@@ -38,6 +39,7 @@ class GRUCore(SequenceCore):
     def __init__(self, size: int, backend: str = "auto"):
         super().__init__(size, state_size=size)
         self.backend = check_backend(backend)
+        self.device_type = device_type(backend, BACKENDS)
         self.weight_ih_l0 = nn.Parameter(torch.empty(3 * size, size))
         self.weight_hh_l0 = nn.Parameter(torch.empty(3 * size, size))
         self.bias_ih_l0 = nn.Parameter(torch.empty(3 * size))
