@@ -79,6 +79,28 @@ def test_process_is_ahead_by_no_more_than_it_may(tmp_path, monkeypatch, ahead):
     assert max(leads) >= ahead - max(1, ahead // 2) + 1
 
 
+def test_a_resumed_process_is_ahead_by_no_more_than_it_may(tmp_path, monkeypatch):
+    monkeypatch.setattr(envs.KilledWalk, "steps", 0)
+    options = [COUNTING, "steps=40", "train.collect_ahead=7"]
+    training = start(tmp_path / "run", *PROCESS, *options)
+    watch(training, lambda: time.sleep(0.003))
+    training.run()
+    again = resume(tmp_path / "run", "steps=60")
+    collector = again.collector
+    waiting = len(collector._inbox)
+    assert waiting > 0  # steps made and not counted came along
+    envs.KilledWalk.steps = collector.steps + waiting  # those replayed apart
+    leads = []
+
+    def look():
+        time.sleep(0.003)
+        leads.append(envs.KilledWalk.steps - collector.steps)
+
+    watch(again, look)
+    again.run()
+    assert min(leads) >= 0 and max(leads) <= 7
+
+
 def test_same_episodes_as_in_the_same_process(tmp_path):
     """With random actions all along, rows and buffer are equal bit for bit."""
     options = ["train.random_steps=1000", "steps=100", "eval.interval=30"]
