@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
@@ -31,7 +31,9 @@ def make_gym(task: str, *, horizon: int | None = None, **kwargs: Any) -> gymnasi
     Args:
         task: one of :func:`task_names`, or any other Gymnasium id (``"module:id"``
             imports ``module`` first), which is shown unmasked.
-        horizon: the largest number of steps of an episode; the task's own by default.
+        horizon: the largest number of steps of an episode; by default the task's own:
+            its time limit, or the ``horizon`` attribute of an environment that ends
+            its episodes by itself.
         **kwargs: passed to the environment, such as ``render_mode``.
 
     Raises:
@@ -50,20 +52,14 @@ def make_gym(task: str, *, horizon: int | None = None, **kwargs: Any) -> gymnasi
         Box(-1.0, 1.0, (1,), float32)
     """
     spec = find_spec(task)
-    if horizon is None:
-        horizon = spec.max_episode_steps
-    if horizon is None:
-        raise ValueError(
-            f"no horizon is known for {task!r}: it was registered without "
-            "max_episode_steps; give horizon=, the most steps of an episode"
-        )
-    if horizon < 1:
+    if horizon is not None and horizon < 1:
         raise ValueError(f"expected a horizon of at least 1 step, got {horizon}")
     if "gymnasium.envs.mujoco" in str(spec.entry_point):
         mujoco_pomdp.log_warnings()
     env = gymnasium.make(
         spec, max_episode_steps=horizon, disable_env_checker=True, **kwargs
     )
+    horizon = horizon or spec.max_episode_steps or _own_horizon(task, env)
     if not _is_float_vector(env.observation_space):
         env = MaskObservation(env)
     if isinstance(env.action_space, Box):
@@ -75,6 +71,18 @@ def make_gym(task: str, *, horizon: int | None = None, **kwargs: Any) -> gymnasi
             f"{task!r} has {env.action_space}; convert them in a wrapper of your own"
         )
     return CheckEpisode(env, horizon)
+
+
+def _own_horizon(task: str, env: gymnasium.Env) -> int:
+    """The longest episode of an environment that ends its episodes by itself."""
+    if not env.has_wrapper_attr("horizon"):
+        env.close()
+        raise ValueError(
+            f"no horizon is known for {task!r}: it was registered without "
+            "max_episode_steps, and has no attribute `horizon` of its own; give "
+            "horizon=, the most steps of an episode"
+        )
+    return env.get_wrapper_attr("horizon")
 
 
 def _is_float_vector(space: gymnasium.Space) -> bool:
@@ -140,6 +148,10 @@ class TaskInfo:
         discrete: whether the actions are discrete.
         horizon: the largest number of steps of an episode.
         kept: the dimensions of the environment's own observation that are observed.
+        measures: what its episodes are measured by beside the return, by name: the keys
+            of ``info["measures"]`` at the step that ends an episode.
+        facts: what a run records of it, in plain data: the horizon, ``kept``, and what
+            the environment's attribute ``facts`` holds, such as its task set.
 
     Examples:
         >>> info = task_info("Pendulum-V-v0")
@@ -153,6 +165,8 @@ class TaskInfo:
     discrete: bool
     horizon: int
     kept: tuple[int, ...]
+    measures: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 _infos: dict[Hashable, TaskInfo] = {}
@@ -172,7 +186,7 @@ def task_info(task: str, **kwargs: Any) -> TaskInfo:
     Examples:
         >>> task_info("Pendulum-P-v0")  # doctest: +NORMALIZE_WHITESPACE
         TaskInfo(name='Pendulum-P-v0', observation_size=2, action_size=1,
-                 discrete=False, horizon=200, kept=(0, 1))
+                 discrete=False, horizon=200, kept=(0, 1), measures=())
     """
     key = task, _frozen(kwargs)
     if key not in _infos:
@@ -192,15 +206,25 @@ def _frozen(value: Any) -> Hashable:
 def _read_info(task: str, kwargs: Mapping[str, Any]) -> TaskInfo:
     env = make_gym(task, **kwargs)
     size = env.observation_space.shape[0]
-    masked = env.has_wrapper_attr("kept")
+    kept = _attribute(env, "kept", tuple(range(size)))
     discrete = isinstance(env.action_space, Discrete)
     info = TaskInfo(
         name=task,
         observation_size=size,
         action_size=int(env.action_space.n if discrete else env.action_space.shape[0]),
         discrete=discrete,
-        horizon=env.spec.max_episode_steps,
-        kept=env.get_wrapper_attr("kept") if masked else tuple(range(size)),
+        horizon=env.horizon,
+        kept=kept,
+        measures=tuple(_attribute(env, "measures", ())),
+        facts={
+            "horizon": env.horizon,
+            "kept": list(kept),
+            **_attribute(env, "facts", {}),
+        },
     )
     env.close()
     return info
+
+
+def _attribute(env: gymnasium.Env, name: str, default: Any) -> Any:
+    return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else default

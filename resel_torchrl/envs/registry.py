@@ -13,7 +13,8 @@ from resel_torchrl.envs import classic_pomdp, light_pomdp, mujoco_pomdp
 __all__ = ["find_spec", "register_tasks", "task_names"]
 
 #: One module a family: it has ``TASKS`` (name -> arguments of ``make``), ``make`` and
-#: ``HORIZON``.
+#: ``HORIZON``, the time limit at which an episode is truncated; None for environments
+#: that end their episodes themselves and have an attribute ``horizon``.
 FAMILIES = (classic_pomdp, light_pomdp, mujoco_pomdp)
 
 

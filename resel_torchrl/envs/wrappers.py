@@ -150,6 +150,9 @@ class CheckEpisode(gymnasium.Wrapper, RecordConstructorArgs):
         env: environment with float observations.
         horizon: the largest number of steps an episode may have; ``None`` for any.
 
+    Attributes:
+        horizon: the same.
+
     Raises:
         FloatingPointError: from ``reset`` or ``step``, on a value that is not finite.
         RuntimeError: from ``step``, past the horizon or the end of the episode.
@@ -169,6 +172,7 @@ expected finite numbers, got [nan]; check the policy
         RecordConstructorArgs.__init__(self, horizon=horizon)
         super().__init__(env)
         self._name = env.spec.id if env.spec is not None else str(env.unwrapped)
+        self.horizon = horizon
         self._last_step = math.inf if horizon is None else horizon
         self._continuous = isinstance(env.action_space, Box)
         self._seed: int | None = None
