@@ -8,14 +8,20 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from resel_torchrl._nearest import nearest
-from resel_torchrl.envs import classic_pomdp, light_pomdp, mujoco_pomdp, t_maze
+from resel_torchrl.envs import (
+    classic_pomdp,
+    key_to_door,
+    light_pomdp,
+    mujoco_pomdp,
+    t_maze,
+)
 
 __all__ = ["find_spec", "register_tasks", "task_names"]
 
 #: One module a family: it has ``TASKS`` (name -> arguments of ``make``), ``make`` and
 #: ``HORIZON``, the time limit at which an episode is truncated; None for environments
 #: that end their episodes themselves and have an attribute ``horizon``.
-FAMILIES = (classic_pomdp, light_pomdp, mujoco_pomdp, t_maze)
+FAMILIES = (classic_pomdp, light_pomdp, mujoco_pomdp, key_to_door, t_maze)
 
 
 def task_names() -> list[str]:
@@ -25,7 +31,7 @@ def task_names() -> list[str]:
 
     Examples:
         >>> "HopperBLT-V-v0" in task_names(), len(task_names())
-        (True, 28)
+        (True, 32)
     """
     return [name for family in FAMILIES for name in family.TASKS]
 
