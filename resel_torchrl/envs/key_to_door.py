@@ -178,7 +178,7 @@ class KeyToDoor(gymnasium.Env):
         self._last_step = self._apples_end + DOOR_STEPS
         keys, starts, trees = _KEY.cells["k"], _KEY.cells["+"], _APPLES.cells["a"]
         number = int(self.np_random.integers(len(keys)))
-        self._task = {"key": float(number)}
+        self._key_number = float(number)
         self._key = keys[number]
         start = starts[self.np_random.integers(len(starts))]
         chosen = self.np_random.choice(len(trees), N_APPLES, replace=False)
@@ -188,7 +188,7 @@ class KeyToDoor(gymnasium.Env):
         self._n_apples = self._steps = 0
         self._enter(_KEY, start)
         _paint(self._picture, self._key, "key")
-        return self._observation(), {"task": self._task}
+        return self._observation(), self._info()
 
     def _enter(self, room: _Room, start: Cell) -> None:
         self._room, self._player = room, start
@@ -215,7 +215,7 @@ class KeyToDoor(gymnasium.Env):
             self._enter_apples()
         elif self._steps == self._apples_end:
             self._enter_door()
-        info: dict[str, Any] = {"task": self._task}
+        info = self._info()
         ends = self._steps == self._last_step
         if ends:
             info["measures"] = {
@@ -223,6 +223,9 @@ class KeyToDoor(gymnasium.Env):
                 "apples": float(self._n_apples),
             }
         return self._observation(), reward, ends, False, info
+
+    def _info(self) -> dict[str, Any]:
+        return {"task": {"key": self._key_number}}
 
     def _take_key(self) -> None:
         if self._has_key:

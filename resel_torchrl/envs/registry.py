@@ -10,6 +10,7 @@ from gymnasium.envs.registration import EnvSpec
 from resel_torchrl._nearest import nearest
 from resel_torchrl.envs import (
     classic_pomdp,
+    delayed_catch,
     key_to_door,
     light_pomdp,
     mujoco_pomdp,
@@ -21,7 +22,14 @@ __all__ = ["find_spec", "register_tasks", "task_names"]
 #: One module a family: it has ``TASKS`` (name -> arguments of ``make``), ``make`` and
 #: ``HORIZON``, the time limit at which an episode is truncated; None for environments
 #: that end their episodes themselves and have an attribute ``horizon``.
-FAMILIES = (classic_pomdp, light_pomdp, mujoco_pomdp, key_to_door, t_maze)
+FAMILIES = (
+    classic_pomdp,
+    light_pomdp,
+    mujoco_pomdp,
+    key_to_door,
+    t_maze,
+    delayed_catch,
+)
 
 
 def task_names() -> list[str]:
@@ -31,7 +39,7 @@ def task_names() -> list[str]:
 
     Examples:
         >>> "HopperBLT-V-v0" in task_names(), len(task_names())
-        (True, 32)
+        (True, 33)
     """
     return [name for family in FAMILIES for name in family.TASKS]
 
