@@ -8,14 +8,14 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from resel_torchrl._nearest import nearest
-from resel_torchrl.envs import classic_pomdp, light_pomdp, mujoco_pomdp
+from resel_torchrl.envs import classic_pomdp, light_pomdp, meta_rl, mujoco_pomdp
 
 __all__ = ["find_spec", "register_tasks", "task_names"]
 
 #: One module a family: it has ``TASKS`` (name -> arguments of ``make``), ``make`` and
 #: ``HORIZON``, the time limit at which an episode is truncated; None for environments
 #: that end their episodes themselves and have an attribute ``horizon``.
-FAMILIES = (classic_pomdp, light_pomdp, mujoco_pomdp)
+FAMILIES = (classic_pomdp, light_pomdp, mujoco_pomdp, meta_rl)
 
 
 def task_names() -> list[str]:
@@ -25,7 +25,7 @@ def task_names() -> list[str]:
 
     Examples:
         >>> "HopperBLT-V-v0" in task_names(), len(task_names())
-        (True, 26)
+        (True, 27)
     """
     return [name for family in FAMILIES for name in family.TASKS]
 
