@@ -1,9 +1,12 @@
 """Meta-RL: a few inner episodes with one hidden factor, played as one episode.
 
-The paper's tasks (arXiv 2405.15384): ``Wind-v0`` (75 steps). An agent that remembers
-what it saw in the first inner episode is better in the second one; the memory is an
-encoder's, which goes on where the robot is put back to a start, as no episode ends
-there.
+The paper's tasks (arXiv 2405.15384): ``AntDir-v0``, ``CheetahDir-v0`` and
+``HalfCheetahVel-v0``, of two inner episodes of 200 steps, and ``Wind-v0``, of a single
+one of 75. An agent that remembers what the first inner episode showed does better in
+the second: no episode ends between them, so that an encoder's memory goes on.
+
+The direction of AntDir and CheetahDir is drawn anew for each trial. Wind and
+HalfCheetahVel have fixed sets of tasks, some to train and others to test on.
 """
 
 from __future__ import annotations
@@ -15,6 +18,11 @@ import numpy as np
 from gymnasium.spaces import Box
 from gymnasium.utils import RecordConstructorArgs
 
+from resel_torchrl.envs.meta_mujoco import (
+    AntDirection,
+    CheetahDirection,
+    CheetahVelocity,
+)
 from resel_torchrl.envs.wind import Wind
 
 __all__ = ["HORIZON", "TASKS", "Trial", "make"]
@@ -170,7 +178,8 @@ def make(
     """Makes a trial.
 
     Args:
-        system: ``"Wind"``.
+        system: ``"Wind"``, ``"AntDirection"``, ``"CheetahDirection"`` or
+            ``"CheetahVelocity"``.
         inner_episodes: as of :class:`Trial`.
         inner_steps: as of :class:`Trial`.
         inner_reset_observation: as of :class:`Trial`.
@@ -180,7 +189,8 @@ def make(
         The environment, without time limit.
 
     Raises:
-        ValueError: as :class:`Trial`.
+        ValueError: as :class:`Trial`, and as the environment within.
+        ModuleNotFoundError: if the simulator is not installed.
 
     Examples:
         >>> make("Wind", inner_episodes=1, inner_steps=75, split="test").horizon
@@ -194,8 +204,16 @@ def make(
     )
 
 
-_SYSTEMS = {"Wind": Wind}
+_SYSTEMS = {
+    system.__name__: system
+    for system in (Wind, AntDirection, CheetahDirection, CheetahVelocity)
+}
+
+_TWICE = {"inner_episodes": 2, "inner_steps": 200}
 
 TASKS: dict[str, dict[str, Any]] = {
+    "AntDir-v0": {"system": "AntDirection", **_TWICE},
+    "CheetahDir-v0": {"system": "CheetahDirection", **_TWICE},
+    "HalfCheetahVel-v0": {"system": "CheetahVelocity", **_TWICE},
     "Wind-v0": {"system": "Wind", "inner_episodes": 1, "inner_steps": 75},
 }

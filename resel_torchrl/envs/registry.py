@@ -25,7 +25,7 @@ def task_names() -> list[str]:
 
     Examples:
         >>> "HopperBLT-V-v0" in task_names(), len(task_names())
-        (True, 27)
+        (True, 30)
     """
     return [name for family in FAMILIES for name in family.TASKS]
 
