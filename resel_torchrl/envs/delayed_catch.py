@@ -43,6 +43,7 @@ class DelayedCatch(gymnasium.Env):
     Attributes:
         horizon: number of steps of an episode with all ``runs``.
         measures: ``("caught",)``, the share of the fruits that were caught.
+        curriculum_options: ``("runs",)``.
 
     Raises:
         ValueError: if ``runs`` is no whole number from 1 to 40; from ``reset``, if the
@@ -58,6 +59,7 @@ class DelayedCatch(gymnasium.Env):
     """
 
     measures = ("caught",)
+    curriculum_options = ("runs",)
 
     def __init__(self, runs: int = 10):
         self.runs = whole_number("runs", runs, _MOST_RUNS)

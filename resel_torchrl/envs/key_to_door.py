@@ -140,6 +140,7 @@ class KeyToDoor(gymnasium.Env):
         horizon: number of steps of an episode with all ``frames``.
         measures: ``("success", "apples")``: 1 if the door was opened, and the number of
             apples taken.
+        curriculum_options: ``("frames",)``.
 
     Raises:
         ValueError: if ``frames`` is no whole number of 1 or more; from ``reset``, if
@@ -158,6 +159,7 @@ class KeyToDoor(gymnasium.Env):
     """
 
     measures = ("success", "apples")
+    curriculum_options = ("frames",)
 
     def __init__(self, frames: int):
         self.frames = whole_number("frames", frames)
