@@ -42,10 +42,8 @@ def register():
 
 def test_names_are_those_of_the_families():
     names = task_names()
-    assert len(names) == len(set(names)) == 12 + 4 + 10 + 4 + 7
-    assert {"AntBLT-F-v0", "Pendulum-V-v0", "Humanoid-P-v5", "TMaze-Active-v0"} <= set(
-        names
-    )
+    assert len(names) == len(set(names))
+    assert {"AntBLT-F-v0", "Pendulum-V-v0", "Wind-v0", "TMaze-Active-v0"} <= set(names)
 
 
 @pytest.mark.parametrize("task", task_names())
