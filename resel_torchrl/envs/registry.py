@@ -10,6 +10,7 @@ from gymnasium.envs.registration import EnvSpec
 from resel_torchrl._nearest import nearest
 from resel_torchrl.envs import (
     classic_pomdp,
+    dynamics,
     light_pomdp,
     meta_rl,
     mujoco_pomdp,
@@ -25,6 +26,7 @@ FAMILIES = (
     classic_pomdp,
     light_pomdp,
     mujoco_pomdp,
+    dynamics,
     meta_rl,
     t_maze,
 )
