@@ -108,9 +108,9 @@ class HiddenDynamics(gymnasium.Wrapper, RecordConstructorArgs):
         facts: the set and the names in plain data, for the record of a run.
 
     Raises:
-        ValueError: if `log_range` is no positive number, a task has another number of
-            multipliers or one that is not positive, or as :class:`TaskSet`; and from
-            ``reset`` if there is no task of a number.
+        ValueError: if `log_range` is no positive number, a task has a multiplier
+            that is none, or as :meth:`TaskSet.make`; and from ``reset`` if there is no
+            task of a number.
     """
 
     def __init__(
@@ -139,10 +139,10 @@ class HiddenDynamics(gymnasium.Wrapper, RecordConstructorArgs):
             **tasks,
         )
         for task in (*self.task_set.train, *self.task_set.test):
-            if len(task) != size or min(task) <= 0:
+            if min(task) <= 0:
                 raise ValueError(
-                    f"expected tasks of {size} multipliers above 0 each "
-                    f"({', '.join(self.names)}), got {list(task)}"
+                    f"expected tasks of multipliers above 0 ({', '.join(self.names)}), "
+                    f"got {list(task)}"
                 )
         self.n_tasks = len(self.task_set.tasks)
         self.facts = {"multipliers": list(self.names), **self.task_set.facts()}

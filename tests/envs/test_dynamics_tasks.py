@@ -105,9 +105,8 @@ def test_several_environments_at_once():
         ({"log_range": float("inf")}, "expected a log_range above 0, got inf"),
         ({"split": "tset"}, "expected split train or test, got 'tset'"),
         ({"n_train": 0}, "expected one train task or more, got none; raise n_train"),
-        ({"train_tasks": [[1.0, 2.0]]}, "expected tasks of"),
-        ({"train_tasks": [[1.0, 2.0]], "test_tasks": [[1.0, 3.0]]}, r"1 multipliers"),
-        ({"train_tasks": [0.0]}, r"multipliers above 0 each \(gravity\), got \[0.0\]"),
+        ({"train_tasks": [[1.0, 2.0]]}, "given tasks of 1 numbers each, got"),
+        ({"train_tasks": [0.0]}, r"multipliers above 0 \(gravity\), got \[0.0\]"),
         ({"train_tasks": [1.0], "test_tasks": [1.0]}, "not trained on, but"),
     ],
 )
