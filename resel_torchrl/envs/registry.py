@@ -11,6 +11,7 @@ from resel_torchrl._nearest import nearest
 from resel_torchrl.envs import (
     classic_pomdp,
     delayed_catch,
+    dynamics,
     key_to_door,
     light_pomdp,
     meta_rl,
@@ -27,6 +28,7 @@ FAMILIES = (
     classic_pomdp,
     light_pomdp,
     mujoco_pomdp,
+    dynamics,
     meta_rl,
     key_to_door,
     t_maze,
