@@ -28,6 +28,7 @@ __all__ = [
     "plot_command",
     "read_arguments",
     "train_command",
+    "with_default_task",
 ]
 
 
@@ -102,6 +103,24 @@ def train_command(arguments: Sequence[str], job: Job = train_job) -> int:
     finally:
         sys.argv = before
     return 0
+
+
+def with_default_task(arguments: Sequence[str], task: str) -> list[str]:
+    """The arguments of `train`, with a task if they name neither task nor run.
+
+    A recipe of one family so trains a task of its own where no other is asked for.
+
+    Args:
+        arguments: What was typed.
+        task: The task to train then.
+
+    >>> with_default_task(["seed=1"], "walker_v")
+    ['task=walker_v', 'seed=1']
+    >>> with_default_task(["task=hopper_v"], "walker_v")
+    ['task=hopper_v']
+    """
+    named = any(text.startswith(("task=", "resume=")) for text in arguments)
+    return [*arguments] if named else [f"task={task}", *arguments]
 
 
 def read_arguments(
