@@ -8,14 +8,14 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from resel_torchrl._nearest import nearest
-from resel_torchrl.envs import classic_pomdp, light_pomdp, mujoco_pomdp
+from resel_torchrl.envs import classic_pomdp, dm_control, light_pomdp, mujoco_pomdp
 
 __all__ = ["find_spec", "register_tasks", "task_names"]
 
 #: One module a family: it has ``TASKS`` (name -> arguments of ``make``), ``make`` and
 #: ``HORIZON``, the time limit at which an episode is truncated; None for environments
 #: that end their episodes themselves and have an attribute ``horizon``.
-FAMILIES = (classic_pomdp, light_pomdp, mujoco_pomdp)
+FAMILIES = (classic_pomdp, light_pomdp, mujoco_pomdp, dm_control)
 
 
 def task_names() -> list[str]:
@@ -25,7 +25,7 @@ def task_names() -> list[str]:
 
     Examples:
         >>> "HopperBLT-V-v0" in task_names(), len(task_names())
-        (True, 26)
+        (True, 50)
     """
     return [name for family in FAMILIES for name in family.TASKS]
 
@@ -69,7 +69,7 @@ def find_spec(task: str) -> EnvSpec:
         Traceback (most recent call last):
         ...
         ValueError: unknown task 'Pendulum-W-v0'; did you mean Pendulum-V-v0, \
-Pendulum-P-v0, Pendulum-v1? task_names() lists the tasks of resel_torchrl; \
+Pendulum-P-v0, DMC-PendulumSwingup-v0? task_names() lists the tasks of resel_torchrl; \
 an environment of your own is given as 'module:id'
     """
     module, _, name = task.rpartition(":")
