@@ -1,10 +1,6 @@
 """Configuration: dataclass schema, packaged YAML, checks, command line."""
 
-from resel_torchrl.config.commands import (
-    main,
-    train_command,
-    with_default_task,
-)
+from resel_torchrl.config.commands import main, train_command, with_default_task
 from resel_torchrl.config.composition import (
     check_overrides,
     choices,

@@ -114,13 +114,18 @@ def with_default_task(arguments: Sequence[str], task: str) -> list[str]:
         arguments: What was typed.
         task: The task to train then.
 
-    >>> with_default_task(["seed=1"], "walker_v")
-    ['task=walker_v', 'seed=1']
+    >>> with_default_task(["--multirun", "seed=0,1"], "walker_v")
+    ['--multirun', 'task=walker_v', 'seed=0,1']
     >>> with_default_task(["task=hopper_v"], "walker_v")
     ['task=hopper_v']
     """
-    named = any(text.startswith(("task=", "resume=")) for text in arguments)
-    return [*arguments] if named else [f"task={task}", *arguments]
+    arguments = list(arguments)
+    if not any(text.startswith(("task=", "resume=")) for text in arguments):
+        # Hydra wants all of `NAME=VALUE` in one place, so not before its options.
+        values = ("=" in text and not text.startswith("-") for text in arguments)
+        place = next((i for i, value in enumerate(values) if value), len(arguments))
+        arguments.insert(place, f"task={task}")
+    return arguments
 
 
 def read_arguments(
