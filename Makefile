@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+# dm_control depends on labmaze, which has wheels up to Python 3.12.
+DMC = $(shell $(RUN) -c 'import sys; print("dmc," if sys.version_info < (3, 13) else "")')
 INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
@@ -24,7 +26,7 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "Installing the simulators and the development tools (once) ..."
-	@$(INSTALL) --editable ".[bullet,mujoco,cpu,cuda,plot,tensorboard,docs,dev]"
+	@$(INSTALL) --editable ".[bullet,mujoco,$(DMC)cpu,cuda,plot,tensorboard,docs,dev]"
 	@touch $@
 
 quickstart: $(VENV)/.run

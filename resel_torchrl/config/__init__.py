@@ -1,6 +1,6 @@
 """Configuration: dataclass schema, packaged YAML, checks, command line."""
 
-from resel_torchrl.config.commands import main, train_command
+from resel_torchrl.config.commands import main, train_command, with_default_task
 from resel_torchrl.config.composition import (
     check_overrides,
     choices,
@@ -55,4 +55,5 @@ __all__ = [
     "to_yaml",
     "train_command",
     "validate",
+    "with_default_task",
 ]

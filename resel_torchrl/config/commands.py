@@ -28,6 +28,7 @@ __all__ = [
     "plot_command",
     "read_arguments",
     "train_command",
+    "with_default_task",
 ]
 
 
@@ -102,6 +103,29 @@ def train_command(arguments: Sequence[str], job: Job = train_job) -> int:
     finally:
         sys.argv = before
     return 0
+
+
+def with_default_task(arguments: Sequence[str], task: str) -> list[str]:
+    """The arguments of `train`, with a task if they name neither task nor run.
+
+    A recipe of one family so trains a task of its own where no other is asked for.
+
+    Args:
+        arguments: What was typed.
+        task: The task to train then.
+
+    >>> with_default_task(["--multirun", "seed=0,1"], "walker_v")
+    ['--multirun', 'task=walker_v', 'seed=0,1']
+    >>> with_default_task(["task=hopper_v"], "walker_v")
+    ['task=hopper_v']
+    """
+    arguments = list(arguments)
+    if not any(text.startswith(("task=", "resume=")) for text in arguments):
+        # Hydra wants all of `NAME=VALUE` in one place, so not before its options.
+        values = ("=" in text and not text.startswith("-") for text in arguments)
+        place = next((i for i, value in enumerate(values) if value), len(arguments))
+        arguments.insert(place, f"task={task}")
+    return arguments
 
 
 def read_arguments(

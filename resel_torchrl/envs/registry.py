@@ -11,6 +11,8 @@ from resel_torchrl._nearest import nearest
 from resel_torchrl.envs import (
     classic_pomdp,
     delayed_catch,
+    dm_control,
+    dynamics,
     key_to_door,
     light_pomdp,
     meta_rl,
@@ -27,10 +29,12 @@ FAMILIES = (
     classic_pomdp,
     light_pomdp,
     mujoco_pomdp,
+    dynamics,
     meta_rl,
     key_to_door,
     t_maze,
     delayed_catch,
+    dm_control,
 )
 
 
@@ -85,7 +89,7 @@ def find_spec(task: str) -> EnvSpec:
         Traceback (most recent call last):
         ...
         ValueError: unknown task 'Pendulum-W-v0'; did you mean Pendulum-V-v0, \
-Pendulum-P-v0, Pendulum-v1? task_names() lists the tasks of resel_torchrl; \
+Pendulum-P-v0, DMC-PendulumSwingup-v0? task_names() lists the tasks of resel_torchrl; \
 an environment of your own is given as 'module:id'
     """
     module, _, name = task.rpartition(":")

@@ -1,0 +1,153 @@
+"""DeepMind Control from states: 24 tasks of dm_control's suite, horizon 1000.
+
+``DMC-{Domain}{Task}-v0``, such as ``DMC-CheetahRun-v0`` and
+``DMC-ManipulatorBringBall-v0``: the parts of the suite's observation one after another
+in its own order, actions in [-1, 1], rewards in [0, 1] at every step. Nothing is drawn,
+so neither a display nor an OpenGL library is needed. The suite's time limit, which is
+1,000 steps for each of them, is a truncation; where a task ends an episode itself,
+which none of these does, a discount of 0 makes a terminal. Physics differ between
+versions of MuJoCo: a result names its own.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import warnings
+from types import ModuleType
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box
+
+from resel_torchrl.envs.mujoco_pomdp import log_warnings
+from resel_torchrl.envs.packages import import_simulator
+from resel_torchrl.envs.wrappers import ScaleAction
+
+__all__ = ["HORIZON", "SUITE", "TASKS", "SuiteEnv", "make"]
+
+HORIZON = 1000
+#: domain -> its tasks (arXiv 2405.15384, released code)
+SUITE = {
+    "acrobot": ("swingup",),
+    "cheetah": ("run",),
+    "dog": ("stand", "walk", "run", "fetch"),
+    "finger": ("spin",),
+    "fish": ("swim",),
+    "hopper": ("hop",),
+    "humanoid": ("stand", "walk", "run"),
+    "manipulator": ("bring_ball", "bring_peg", "insert_ball", "insert_peg"),
+    "pendulum": ("swingup",),
+    "quadruped": ("walk", "run", "escape", "fetch"),
+    "walker": ("stand", "walk", "run"),
+}
+#: Arguments of the suite that have another place here.
+_ELSEWHERE = {
+    "time_limit": "give horizon=, in steps (env.horizon of a configuration)",
+    "random": "give reset(seed=...), from which each episode follows",
+}
+
+
+class SuiteEnv(gymnasium.Env):
+    """An environment of dm_control's suite under Gymnasium's interface.
+
+    ``reset(seed=s)`` starts the very episode that the suite starts with ``random=s``,
+    without making the environment anew; ``reset()`` starts the next one. Nothing is
+    ever drawn.
+
+    Args:
+        env: from ``dm_control.suite.load``.
+    """
+
+    def __init__(self, env: Any):
+        self._env = env
+        # Quadruped escape asks at each reset for the OpenGL context of its pictures,
+        # and asking makes one.
+        physics = type(env.physics)
+        env.physics.__class__ = type(physics.__name__, (physics,), {"contexts": None})
+        action = env.action_spec()
+        self.action_space = Box(action.minimum, action.maximum, dtype=action.dtype)
+        parts = env.observation_spec().values()
+        size = sum(math.prod(part.shape) for part in parts)
+        self.observation_space = Box(-np.inf, np.inf, (size,), np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Starts an episode; the suite takes seeds below 2³²."""
+        super().reset(seed=seed, options=options)
+        if seed is not None:
+            self._env.task.random.seed(seed)
+        return _flat(self._env.reset().observation), {}
+
+    def step(
+        self, action: np.ndarray
+    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Makes one step, see :meth:`gymnasium.Env.step`."""
+        step = self._env.step(action)
+        terminated = step.last() and step.discount == 0
+        truncated = step.last() and not terminated
+        return _flat(step.observation), step.reward, terminated, truncated, {}
+
+    def close(self) -> None:
+        """Frees the simulation."""
+        self._env.close()
+
+
+def _flat(observation: dict[str, Any]) -> np.ndarray:
+    parts = [np.ravel(part) for part in observation.values()]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def _suite() -> ModuleType:
+    import_simulator("dm_control", extra="dmc")
+    mujoco = import_simulator("mujoco", extra="dmc")
+    handler = mujoco.get_mju_user_warning()
+    imported = "dm_control.suite" in sys.modules
+    with warnings.catch_warnings():
+        # It looks for a display to draw on, and GLFW warns if there is none.
+        warnings.filterwarnings("ignore", module="glfw")
+        suite = import_simulator("dm_control.suite", extra="dmc")
+    if not imported:
+        # The import puts a handler of its own in the place of any other.
+        mujoco.set_mju_user_warning(handler)
+    log_warnings()
+    return suite
+
+
+def make(domain_name: str, task_name: str, **kwargs: Any) -> gymnasium.Env:
+    """Makes a task of dm_control's suite.
+
+    Args:
+        domain_name: such as ``"cheetah"``; the suite's other domains do too.
+        task_name: such as ``"run"``.
+        **kwargs: passed to the suite's task, such as ``fully_observable=False``, with
+            which a manipulator sees its arm and touch only.
+
+    Returns:
+        The environment, without time limit.
+
+    Raises:
+        ValueError: from ``time_limit`` or ``random``, which have another place here,
+            or a name that the suite does not have.
+        ModuleNotFoundError: if dm_control is not installed.
+    """
+    for name in kwargs.keys() & _ELSEWHERE:
+        raise ValueError(
+            f"expected no {name!r} for a task of dm_control, got {kwargs[name]!r}; "
+            f"{_ELSEWHERE[name]}"
+        )
+    kwargs["time_limit"] = math.inf
+    return ScaleAction(SuiteEnv(_suite().load(domain_name, task_name, kwargs)))
+
+
+def _title(name: str) -> str:
+    return name.title().replace("_", "")
+
+
+TASKS: dict[str, dict[str, Any]] = {
+    f"DMC-{_title(domain)}{_title(task)}-v0": {"domain_name": domain, "task_name": task}
+    for domain, tasks in SUITE.items()
+    for task in tasks
+}
