@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
 from gymnasium.vector import VectorEnv
 
 from resel_torchrl.config.schema import Config
-from resel_torchrl.envs import make_gym, vectorize
+from resel_torchrl.envs import TaskInfo, make_gym, task_info, vectorize
 from resel_torchrl.training import (
+    Curriculum,
     Evaluation,
     RecurrentPolicy,
     VectorPolicy,
     evaluate,
     evaluate_vector,
 )
+from resel_torchrl.training.curriculum import schedule_problems
 
 __all__ = [
     "copies_problems",
+    "curriculum_problems",
     "eval_copies",
+    "make_curriculum",
     "make_evaluation",
     "make_run_env",
     "make_run_envs",
+    "read_tasks",
+    "task_problems",
 ]
 
 
@@ -49,6 +56,26 @@ def make_run_envs(config: Config, copies: int) -> VectorEnv:
         make_gym, config.env.id, horizon=config.env.horizon, **config.env.kwargs
     )
     return vectorize([make] * copies, config.env.vectorization)
+
+
+def for_evaluation(config: Config) -> Config:
+    """The configuration with `eval.kwargs` among the environment's."""
+    kwargs = {**config.env.kwargs, **config.eval.kwargs}
+    return dataclasses.replace(
+        config, env=dataclasses.replace(config.env, kwargs=kwargs)
+    )
+
+
+def read_tasks(config: Config) -> tuple[TaskInfo, TaskInfo]:
+    """What is to be known of the environments of training and of evaluation.
+
+    >>> from resel_torchrl.config import compose
+    >>> [task.horizon for task in read_tasks(compose(["task=pendulum_v"]))]
+    [200, 200]
+    """
+    envs = config.env, for_evaluation(config).env
+    train, test = (task_info(e.id, horizon=e.horizon, **e.kwargs) for e in envs)
+    return train, test
 
 
 def eval_copies(config: Config, episodes: int) -> int:
@@ -80,7 +107,12 @@ def make_evaluation(
     >>> make_evaluation(config, policy, episodes=2, seed=0)().lengths
     (200, 200)
     """
-    options = {"episodes": episodes, "seed": seed}
+    options = {
+        "episodes": episodes,
+        "seed": seed,
+        "n_tasks": read_tasks(config)[1].n_tasks,
+    }
+    config = for_evaluation(config)
     if isinstance(policy, RecurrentPolicy):
         return functools.partial(evaluate, make_run_env(config), policy, **options)
     envs = make_run_envs(config, policy.copies)
@@ -125,3 +157,132 @@ def copies_problems(value: Callable[[str], Any]) -> list[str]:
             "train.acting=auto, or env.copies=1."
         )
     return problems
+
+
+def make_curriculum(config: Config) -> Curriculum | None:
+    """The curriculum, if there is one.
+
+    >>> from resel_torchrl.config import compose
+    >>> make_curriculum(compose(["task=pendulum_v"])) is None
+    True
+    """
+    options = dataclasses.asdict(config.curriculum)
+    option, values = options.pop("option"), options.pop("values")
+    return None if option is None else Curriculum(option, values, **options)
+
+
+def curriculum_problems(value: Callable[[str], Any]) -> list[str]:
+    """What is wrong with a curriculum beside the types of its values.
+
+    Args:
+        value: Gives the value of a key, unchecked; None where there is none.
+
+    Returns:
+        The mistakes, in sentences.
+
+    >>> keys = {"curriculum.option": "frames", "curriculum.values": []}
+    >>> curriculum_problems(keys.get)
+    ['curriculum.values: expected one value or more, got none; write \
+curriculum.values=[...], or curriculum.option=null for no curriculum.']
+    """
+    values, steps = value("curriculum.values"), value("curriculum.at_steps")
+    if value("curriculum.option") is None or not _are_whole(values):
+        return []
+    problems = []
+    if steps is None or _are_whole(steps):
+        for problem in schedule_problems(values, steps):
+            name = problem.partition(":")[0]
+            problems.append(
+                f"curriculum.{problem}; write curriculum.{name}=[...], or "
+                "curriculum.option=null for no curriculum."
+            )
+    copies = value("env.copies")
+    if isinstance(copies, int) and copies > 1:
+        problems.append(
+            "curriculum.option: expected null with several environments, whose "
+            f"episodes begin at different steps, got env.copies = {copies}; write "
+            "env.copies=1, or curriculum.option=null."
+        )
+    return problems
+
+
+def task_problems(config: Config, task: TaskInfo, test: TaskInfo) -> list[str]:
+    """What does not go together in a configuration and its environments.
+
+    Args:
+        config: The configuration.
+        task: Of the environment of training.
+        test: Of that of evaluation.
+
+    Returns:
+        The mistakes, in sentences.
+
+    >>> from resel_torchrl.config import compose
+    >>> config = compose(["task=pendulum_v"])
+    >>> task_problems(config, *read_tasks(config))
+    []
+    """
+    problems = []
+    own_limit = _own_limit(config)
+    if own_limit is not None and task.horizon < own_limit:
+        problems.append(
+            f"env.horizon: expected at least {own_limit}, the time limit of "
+            f"{config.env.id}, got {task.horizon}; a shorter horizon is another task. "
+            "Write env.horizon=null to take its own limit."
+        )
+    for name in ("observation_size", "action_size", "discrete", "measures"):
+        had, got = getattr(task, name), getattr(test, name)
+        if had != got:
+            problems.append(
+                f"eval.kwargs: expected an environment as the one of training, whose "
+                f"{name} is {had}, got {got}; leave out what changes it."
+            )
+    facts = config.env.facts
+    if facts and facts != task.facts:
+        problems.append(
+            f"env.facts: expected what {config.env.id} tells of itself, "
+            f"{dict(task.facts)}, got {facts}; a new run leaves it out, and a stopped "
+            "run goes on with the environment that it began with only."
+        )
+    option = config.curriculum.option
+    if option is None:
+        return problems
+    if option not in task.curriculum_options:
+        known = ", ".join(task.curriculum_options) or "none"
+        return [
+            *problems,
+            f"curriculum.option: expected an option that {config.env.id} takes at its "
+            f"reset (it takes {known}), got {option!r}; write curriculum.option=null "
+            "for no curriculum.",
+        ]
+    env = make_run_env(config)
+    for value in config.curriculum.values:
+        try:
+            env.reset(seed=0, options={option: value})
+        except ValueError as error:
+            problems.append(f"curriculum.values: {value} cannot be used: {error}.")
+    env.close()
+    if config.curriculum.at_steps is None and (
+        config.curriculum.measure not in task.measures
+    ):
+        problems.append(
+            f"curriculum.measure: expected one that {config.env.id} measures "
+            f"({', '.join(task.measures) or 'none'}), got "
+            f"{config.curriculum.measure!r}; write curriculum.at_steps=[...] for a "
+            "schedule by steps."
+        )
+    return problems
+
+
+def _own_limit(config: Config) -> int | None:
+    """The horizon that the environment has by itself, if it has one."""
+    if config.env.horizon is None:
+        return None
+    try:
+        return task_info(config.env.id, **config.env.kwargs).horizon
+    except ValueError:
+        return None
+
+
+def _are_whole(values: Any) -> bool:
+    return isinstance(values, Sequence) and all(type(v) is int for v in values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ from resel_torchrl.config.environments import (
     eval_copies,
     make_evaluation,
     make_run_env,
+    read_tasks,
+    task_problems,
 )
 from resel_torchrl.config.parts import (
     agent_options,
@@ -39,7 +42,7 @@ from resel_torchrl.config.parts import (
 )
 from resel_torchrl.config.schema import Config
 from resel_torchrl.config.validation import ConfigError
-from resel_torchrl.envs import TaskInfo, find_spec, task_info
+from resel_torchrl.envs import TaskInfo
 from resel_torchrl.training import (
     CheckpointStore,
     Evaluation,
@@ -150,6 +153,7 @@ def make_training(config: Config, run: RunDirectory) -> Training:
         eval_interval=config.eval.interval,
         checkpoint_interval=config.log.checkpoint_interval,
         policy_copy=policy_copy,
+        measures=task.measures,
         description={
             "observation_size": task.observation_size,
             "action_size": task.action_size,
@@ -214,21 +218,17 @@ def _checked_task(config: Config) -> tuple[Config, TaskInfo]:
     After a look at whether the task can be trained as configured.
     """
     try:
-        env = make_run_env(config)
+        make_run_env(config).close()
+        task, test = read_tasks(config)
     except (ValueError, TypeError, ModuleNotFoundError) as error:
         raise ConfigError(
             [f"env.id: {config.env.id} cannot be made: {error}"]
         ) from None
-    env.close()
-    task = task_info(config.env.id, horizon=config.env.horizon, **config.env.kwargs)
-    problems = []
-    own_limit = find_spec(config.env.id).max_episode_steps
-    if own_limit is not None and task.horizon < own_limit:
-        problems.append(
-            f"env.horizon: expected at least {own_limit}, the time limit of "
-            f"{config.env.id}, got {task.horizon}; a shorter horizon is another task. "
-            "Write env.horizon=null to take its own limit."
-        )
+    problems = task_problems(config, task, test)
+    facts = dict(task.facts)
+    config = dataclasses.replace(
+        config, env=dataclasses.replace(config.env, facts=facts)
+    )
     problems += algorithm_problems(config, task) + acting_problems(config)
     problems += copies_problems(lambda key: operator.attrgetter(key)(config))
     try:

@@ -14,6 +14,7 @@ from resel_torchrl.config.algorithms import (
 )
 from resel_torchrl.config.environments import (
     eval_copies,
+    make_curriculum,
     make_run_env,
     make_run_envs,
 )
@@ -100,6 +101,8 @@ def make_acting(
         "random_steps": config.train.random_steps,
         "store_memory": config.replay.start_state == "stored",
     }
+    if config.env.copies == 1:
+        options["curriculum"] = make_curriculum(config)
     if config.train.collection == "process":
         weights = SharedWeights(learning, config.train.policy_sync)
         collector = ProcessCollector(

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 __all__ = [
     "AgentConfig",
     "Config",
+    "CurriculumConfig",
     "EnvConfig",
     "EvalConfig",
     "Limit",
@@ -65,6 +66,20 @@ Sizes = Annotated[
         lambda sizes: len(sizes) > 0 and all(size > 0 for size in sizes),
     ),
 ]
+Numbers = Annotated[
+    list[int],
+    Limit("a list of numbers above 0", lambda values: all(v > 0 for v in values)),
+]
+Steps = Annotated[
+    list[int] | None,
+    Limit(
+        "null or ascending steps above 0",
+        lambda steps: (
+            steps is None
+            or all(b > a for a, b in zip([0, *steps], steps, strict=False))
+        ),
+    ),
+]
 LoggerNames = Annotated[
     list[str],
     Limit(
@@ -78,10 +93,13 @@ LoggerNames = Annotated[
 class EnvConfig:
     """The environment: `id` is any Gymnasium id, or `module:id` for one's own.
 
+    `facts` is left empty: a run writes there what the environment told of itself, see
+    :attr:`resel_torchrl.envs.TaskInfo.facts`.
+
     >>> from resel_torchrl.config import compose
     >>> compose(["task=pendulum_v", "env.copies=4"]).env
     EnvConfig(id='Pendulum-V-v0', kwargs={}, horizon=None, copies=4, \
-vectorization='sync')
+vectorization='sync', facts={})
     """
 
     id: str
@@ -89,6 +107,7 @@ vectorization='sync')
     horizon: OptionalLength
     copies: PositiveInt
     vectorization: Literal["sync", "async"]
+    facts: dict
 
 
 @dataclass
@@ -181,12 +200,30 @@ class EvalConfig:
 
     >>> from resel_torchrl.config import compose
     >>> compose(["task=hopper_v", "eval.episodes=10"]).eval
-    EvalConfig(interval=1000, episodes=10, seed=12345)
+    EvalConfig(interval=1000, episodes=10, seed=12345, kwargs={})
     """
 
     interval: NaturalInt
     episodes: PositiveInt
     seed: NaturalInt
+    kwargs: dict
+
+
+@dataclass
+class CurriculumConfig:
+    """The curriculum, :class:`resel_torchrl.training.Curriculum`; `option` null: none.
+
+    >>> from resel_torchrl.config import compose
+    >>> compose(["task=pendulum_v"]).curriculum.option is None
+    True
+    """
+
+    option: str | None
+    values: Numbers
+    at_steps: Steps
+    measure: str
+    level: float
+    window: PositiveInt
 
 
 @dataclass
@@ -228,6 +265,7 @@ class Config:
     device: str
     threads: PositiveInt
     env: EnvConfig
+    curriculum: CurriculumConfig
     agent: AgentConfig
     optim: OptimConfig
     replay: ReplayConfig

@@ -13,14 +13,14 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import gymnasium
 
 from resel_torchrl.config.core_checks import core_problems
-from resel_torchrl.config.environments import copies_problems
+from resel_torchrl.config.environments import copies_problems, curriculum_problems
 from resel_torchrl.config.schema import Config
 from resel_torchrl.envs import task_names
 from resel_torchrl.modules.cores import CORES
 
 __all__ = ["ConfigError", "config_keys", "nearest", "validate"]
 
-FREE_FORM = ("agent.core_kwargs", "env.kwargs")
+FREE_FORM = ("agent.core_kwargs", "env.kwargs", "eval.kwargs")
 
 
 class ConfigError(ValueError):
@@ -257,7 +257,7 @@ def _cross_checks(values: Mapping[str, Any]) -> list[str]:
             "replay.start_state: expected zero with whole episodes, which start with "
             "an empty memory, got stored; set replay.segment_length, or leave it out."
         )
-    problems += copies_problems(value)
+    problems += copies_problems(value) + curriculum_problems(value)
     device = value("device")
     if isinstance(device, str) and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         problems.append(

@@ -6,6 +6,7 @@ before an environment that needs it is made.
 """
 
 from resel_torchrl.envs.make import TaskInfo, make_env, make_gym, task_info
+from resel_torchrl.envs.meta_rl import Trial
 from resel_torchrl.envs.registry import find_spec, register_tasks, task_names
 from resel_torchrl.envs.vector import vectorize
 from resel_torchrl.envs.wrappers import CheckEpisode, MaskObservation, ScaleAction
@@ -17,6 +18,7 @@ __all__ = [
     "MaskObservation",
     "ScaleAction",
     "TaskInfo",
+    "Trial",
     "find_spec",
     "make_env",
     "make_gym",

@@ -150,6 +150,9 @@ class TaskInfo:
         kept: the dimensions of the environment's own observation that are observed.
         measures: what its episodes are measured by beside the return, by name: the keys
             of ``info["measures"]`` at the step that ends an episode.
+        n_tasks: number of tasks that ``reset(options={"task": number})`` chooses from;
+            0 for an environment that is one task.
+        curriculum_options: options of ``reset`` that a curriculum may change.
         facts: what a run records of it, in plain data: the horizon, ``kept``, and what
             the environment's attribute ``facts`` holds, such as its task set.
 
@@ -166,6 +169,8 @@ class TaskInfo:
     horizon: int
     kept: tuple[int, ...]
     measures: tuple[str, ...] = ()
+    n_tasks: int = 0
+    curriculum_options: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
@@ -186,7 +191,8 @@ def task_info(task: str, **kwargs: Any) -> TaskInfo:
     Examples:
         >>> task_info("Pendulum-P-v0")  # doctest: +NORMALIZE_WHITESPACE
         TaskInfo(name='Pendulum-P-v0', observation_size=2, action_size=1,
-                 discrete=False, horizon=200, kept=(0, 1), measures=())
+                 discrete=False, horizon=200, kept=(0, 1), measures=(),
+                 n_tasks=0, curriculum_options=())
     """
     key = task, _frozen(kwargs)
     if key not in _infos:
@@ -216,6 +222,8 @@ def _read_info(task: str, kwargs: Mapping[str, Any]) -> TaskInfo:
         horizon=env.horizon,
         kept=kept,
         measures=tuple(_attribute(env, "measures", ())),
+        n_tasks=_attribute(env, "n_tasks", 0),
+        curriculum_options=tuple(_attribute(env, "curriculum_options", ())),
         facts={
             "horizon": env.horizon,
             "kept": list(kept),

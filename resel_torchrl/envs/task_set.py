@@ -95,7 +95,8 @@ the training tasks and among the test tasks; take it out of one of them
             test_tasks: likewise.
 
         Raises:
-            ValueError: as the class; and from a negative number of tasks.
+            ValueError: as the class; from a negative number of tasks; and from a given
+                task that is not of as many numbers as a drawn one.
 
         Examples:
             >>> options = dict(n_train=40, n_test=20, task_seed=0)
@@ -117,6 +118,12 @@ the training tasks and among the test tasks; take it out of one of them
             train = tuple(map(_task, train_tasks))
         if test_tasks is not None:
             test = tuple(map(_task, test_tasks))
+        size = len(_task(draw(generator)))
+        for task in (*train, *test):
+            if len(task) != size:
+                raise ValueError(
+                    f"expected given tasks of {size} numbers each, got {list(task)}"
+                )
         return cls(train, test, split)
 
     def choose(

@@ -13,6 +13,7 @@ from resel_torchrl.training.checkpoint import (
 from resel_torchrl.training.collect import Collector
 from resel_torchrl.training.collect_process import ProcessCollector
 from resel_torchrl.training.console import Progress, stop_on_signal
+from resel_torchrl.training.curriculum import Curriculum
 from resel_torchrl.training.episode import EpisodeResult, episode_seed, flat_episode
 from resel_torchrl.training.evaluate import Evaluation, evaluate, evaluate_vector
 from resel_torchrl.training.generators import (
@@ -36,6 +37,7 @@ __all__ = [
     "CheckpointStore",
     "Collector",
     "CsvLog",
+    "Curriculum",
     "DamagedCheckpointError",
     "EpisodeResult",
     "Evaluation",

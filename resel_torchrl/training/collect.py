@@ -11,6 +11,7 @@ import torch
 from torchrl.data import ReplayBuffer
 
 from resel_torchrl.training.acting import RecurrentPolicy
+from resel_torchrl.training.curriculum import Curriculum
 from resel_torchrl.training.episode import (
     Counters,
     EpisodeResult,
@@ -18,6 +19,7 @@ from resel_torchrl.training.episode import (
     check_memory,
     check_same,
     episode_seed,
+    read_measures,
     store_episode,
     too_long,
 )
@@ -44,6 +46,7 @@ class Collector:
         store_memory: Whether to store, under the encoder's `state_key`, its memory
             before each step: zeros at an episode's first. In the random phase the
             encoder then watches, so that its memory is there too.
+        curriculum: Gives the options of each episode's `reset`; none without.
 
     Raises:
         ValueError: If the memory of an encoder without one is to be stored.
@@ -74,6 +77,7 @@ class Collector:
         random_steps: int = 0,
         env_index: int = 0,
         store_memory: bool = False,
+        curriculum: Curriculum | None = None,
     ) -> None:
         self.env = env
         self.policy = policy
@@ -82,6 +86,7 @@ class Collector:
         self.seed = seed
         self.env_index = env_index
         self.random_steps = random_steps
+        self.curriculum = curriculum
         self.steps = 0
         self.episodes = 0
         self._observations = np.zeros((horizon + 1, policy.observation_size), "f4")
@@ -99,6 +104,11 @@ class Collector:
     def in_random_phase(self) -> bool:
         """Whether the next step takes a random action; an episode's start decides."""
         return self.steps - max(self._t, 0) < self.random_steps
+
+    @property
+    def curriculum_options(self) -> tuple[str, ...]:
+        """What the curriculum changes: beside the measures in an episode's result."""
+        return () if self.curriculum is None else (self.curriculum.option,)
 
     def step(self) -> EpisodeResult | None:
         """Makes one environment step.
@@ -130,7 +140,7 @@ class Collector:
             action = self.policy.random_action(self._random)
             if self.store_memory:
                 self.policy.replace_action(action)
-        observation, reward, terminated, truncated, _ = self.env.step(
+        observation, reward, terminated, truncated, info = self.env.step(
             self.policy.to_env(action)
         )
         self._actions[t] = action
@@ -139,18 +149,25 @@ class Collector:
         self._return += float(reward)
         self._t += 1
         self.steps += 1
-        return self._finish(terminated, truncated) if terminated or truncated else None
+        if not (terminated or truncated):
+            return None
+        return self._finish(terminated, truncated, read_measures(info))
 
     def _start(self) -> None:
         seed = episode_seed(self.seed, self.env_index, self.episodes)
         self._random = (
             np.random.default_rng(seed) if self.steps < self.random_steps else None
         )
-        self._observations[0], _ = self.env.reset(seed=seed)
+        options = None
+        if self.curriculum is not None:
+            options = self.curriculum.begin_episode(self.steps)
+        self._observations[0], _ = self.env.reset(seed=seed, options=options)
         self._return = 0.0
         self._t = 0
 
-    def _finish(self, terminated: bool, truncated: bool) -> EpisodeResult:
+    def _finish(
+        self, terminated: bool, truncated: bool, measures: dict[str, float]
+    ) -> EpisodeResult:
         length = self._t
         memories = None
         if self.store_memory:
@@ -167,7 +184,11 @@ class Collector:
         )
         self.episodes += 1
         self._t = -1
-        return EpisodeResult(self._return, length)
+        result = EpisodeResult(self._return, length, measures)
+        if self.curriculum is not None:
+            measures[self.curriculum.option] = float(self.curriculum.value)
+            self.curriculum.end_episode(result)
+        return result
 
     def counters(self) -> Counters:
         """Where it is; `t` is −1 between two episodes."""
@@ -224,6 +245,8 @@ class Collector:
         stored = {}
         if self.store_memory:
             stored["memories"] = torch.from_numpy(self._memories[:length].copy())
+        if self.curriculum is not None:
+            stored["curriculum"] = self.curriculum.state_dict()
         return stored | {
             "steps": self.steps,
             "episodes": self.episodes,
@@ -242,6 +265,8 @@ class Collector:
         """
         self.episodes = state["episodes"]
         self._t = -1
+        if self.curriculum is not None:
+            self.curriculum.load_state_dict(state["curriculum"])
         actions = state["actions"].numpy()
         if state["under_way"]:
             # Whether it is random was decided by the number of steps at its start.

@@ -28,6 +28,7 @@ from resel_torchrl.training.collect_worker import (
     end_process,
     send,
 )
+from resel_torchrl.training.curriculum import Curriculum
 from resel_torchrl.training.episode import Counters, EpisodeResult
 from resel_torchrl.training.run_directory import RunError
 from resel_torchrl.training.shared_weights import SharedWeights
@@ -66,6 +67,7 @@ class ProcessCollector(Collector):
         env_index: Number of this environment within the run.
         ahead: Steps that the process may be ahead.
         store_memory: As of :class:`Collector`.
+        curriculum: Likewise; it goes on in the process.
 
     Raises:
         ValueError: If `ahead` is below 1.
@@ -104,6 +106,7 @@ class ProcessCollector(Collector):
         env_index: int = 0,
         ahead: int = 10,
         store_memory: bool = False,
+        curriculum: Curriculum | None = None,
     ) -> None:
         if ahead < 1:
             raise ValueError(f"expected ahead of 1 step or more, got {ahead}.")
@@ -113,6 +116,7 @@ class ProcessCollector(Collector):
             "random_steps": random_steps,
             "env_index": env_index,
             "store_memory": store_memory,
+            "curriculum": curriculum,
         }
         policy = make_policy(*weights.copies)
         super().__init__(None, policy, replay_buffer, **options)
@@ -157,6 +161,9 @@ class ProcessCollector(Collector):
         if step.episode is not None:
             flat = TensorDict(step.episode, [step.result.length])
             self.replay_buffer.extend(flat.unflatten_keys("."))
+            if self.curriculum is not None:
+                # Kept up to date for the day that the process has died.
+                self.curriculum.end_episode(step.result)
         return step.result
 
     def _start(self, state: dict[str, Any] | None) -> None:
@@ -233,6 +240,7 @@ class ProcessCollector(Collector):
         return {
             "counters": list(self.counters()),
             "process": self._process_state(),
+            "counted": self.curriculum and self.curriculum.state_dict(),
             "inbox": [
                 {
                     "counters": list(step.counters),
@@ -280,6 +288,8 @@ class ProcessCollector(Collector):
             for entry in state["inbox"]
         )
         self._failure = None
+        if self.curriculum is not None:
+            self.curriculum.load_state_dict(state["counted"])
         self._start(state["process"])
 
     def close(self) -> None:

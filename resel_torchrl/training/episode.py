@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ __all__ = [
     "check_same",
     "episode_seed",
     "flat_episode",
+    "read_measures",
+    "read_vector_measures",
     "store_episode",
     "too_long",
 ]
@@ -31,12 +33,16 @@ __all__ = [
 class EpisodeResult:
     """A finished episode: its undiscounted, unscaled return and its length.
 
+    `measures` is what the environment measures it by beside the return, such as
+    `{"success": 1.0}`.
+
     >>> EpisodeResult(episode_return=-310.5, length=200).length
     200
     """
 
     episode_return: float
     length: int
+    measures: dict[str, float] = field(default_factory=dict)
 
 
 class Counters(NamedTuple):
@@ -49,6 +55,38 @@ class Counters(NamedTuple):
     steps: int
     episodes: int
     t: int
+
+
+def read_measures(info: Mapping[str, Any]) -> dict[str, float]:
+    """What an environment measured of the episode that ended.
+
+    Args:
+        info: Of the step that ended it; the measures are under `"measures"`.
+
+    >>> read_measures({"measures": {"success": np.float32(1)}}), read_measures({})
+    ({'success': 1.0}, {})
+    """
+    return {k: float(value) for k, value in info.get("measures", {}).items()}
+
+
+def read_vector_measures(infos: Mapping[str, Any], i: int) -> dict[str, float]:
+    """The same for environment i of a Gymnasium vector environment.
+
+    Args:
+        infos: Of the step of all of them: an array per name, and under `_name` which
+            of its entries are set.
+        i: Number of the environment.
+
+    >>> at = {"success": np.array([0, 1.0]), "_success": np.array([False, True])}
+    >>> read_vector_measures({"measures": at}, 1), read_vector_measures({}, 0)
+    ({'success': 1.0}, {})
+    """
+    measures = infos.get("measures", {})
+    return {
+        name: float(values[i])
+        for name, values in measures.items()
+        if not name.startswith("_") and measures[f"_{name}"][i]
+    }
 
 
 def episode_seed(run_seed: int, env_index: int, episode: int) -> int:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from resel_torchrl.training.episode import episode_seed
+from resel_torchrl.training.episode import (
+    EpisodeResult,
+    episode_seed,
+    read_measures,
+    read_vector_measures,
+)
 from resel_torchrl.training.generators import untouched_generators
 
 __all__ = ["Evaluation", "evaluate", "evaluate_vector"]
@@ -21,15 +27,25 @@ Policy = Callable[..., np.ndarray | int]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Undiscounted returns of evaluation episodes.
+    """Undiscounted returns of evaluation episodes, and what else was measured.
 
-    >>> result = Evaluation((-3.0, -1.0), (200, 200))
-    >>> result.mean, result.standard_error
-    (-2.0, 1.0)
+    Attributes:
+        returns: Return of each episode.
+        lengths: Steps of each episode.
+        measures: By name, what the environment measures each episode by beside the
+            return, such as `{"success": (1.0, 0.0)}`.
+        tasks: Of each episode the hidden factors of its task, such as
+            `{"gravity": 1.2}`; empty dicts where there are none.
+
+    >>> result = Evaluation((-3.0, -1.0), (200, 200), {"success": (0.0, 1.0)})
+    >>> result.mean, result.standard_error, result.mean_measures
+    (-2.0, 1.0, {'success': 0.5})
     """
 
     returns: tuple[float, ...]
     lengths: tuple[int, ...]
+    measures: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    tasks: tuple[dict[str, float], ...] = ()
 
     @property
     def mean(self) -> float:
@@ -43,9 +59,14 @@ class Evaluation:
             return math.nan
         return statistics.stdev(self.returns) / math.sqrt(len(self.returns))
 
+    @property
+    def mean_measures(self) -> dict[str, float]:
+        """Mean of each measure."""
+        return {k: statistics.fmean(values) for k, values in self.measures.items()}
+
 
 def evaluate(
-    env: gymnasium.Env, policy: Policy, *, episodes: int, seed: int
+    env: gymnasium.Env, policy: Policy, *, episodes: int, seed: int, n_tasks: int = 0
 ) -> Evaluation:
     """Runs whole episodes with the mode of the policy.
 
@@ -54,9 +75,12 @@ def evaluate(
         policy: Called as `policy(observation, reward, first=..., deterministic=True)`.
         episodes: Number of episodes.
         seed: Episode i starts from `episode_seed(seed, 0, i)`, whatever the run.
+        n_tasks: Number of tasks that the environment's `reset` chooses from by
+            `options={"task": number}`: episode i takes task i modulo this. With 0 the
+            environment chooses by itself.
 
     Returns:
-        Each return and length.
+        What came of each.
 
     >>> from resel_torchrl.envs import make_gym
     >>> from resel_torchrl.training import RecurrentPolicy, make_agent
@@ -68,26 +92,34 @@ def evaluate(
     True
     """
     _check_episodes(episodes)
-    returns, lengths = [], []
+    results, tasks = [], []
     with untouched_generators():
         for episode in range(episodes):
-            observation, _ = env.reset(seed=episode_seed(seed, 0, episode))
+            observation, info = env.reset(
+                seed=episode_seed(seed, 0, episode),
+                options={"task": episode % n_tasks} if n_tasks else None,
+            )
+            tasks.append(_task(info))
             total, length, reward, done = 0.0, 0, None, False
             while not done:
                 action = policy(
                     observation, reward, first=length == 0, deterministic=True
                 )
-                observation, reward, terminated, truncated, _ = env.step(action)
+                observation, reward, terminated, truncated, info = env.step(action)
                 total += float(reward)
                 length += 1
                 done = terminated or truncated
-            returns.append(total)
-            lengths.append(length)
-    return Evaluation(tuple(returns), tuple(lengths))
+            results.append(EpisodeResult(total, length, read_measures(info)))
+    return _evaluation(results, tasks)
 
 
 def evaluate_vector(
-    envs: VectorEnv, policy: Callable[..., np.ndarray], *, episodes: int, seed: int
+    envs: VectorEnv,
+    policy: Callable[..., np.ndarray],
+    *,
+    episodes: int,
+    seed: int,
+    n_tasks: int = 0,
 ) -> Evaluation:
     """Runs the episodes of :func:`evaluate` in several environments at once.
 
@@ -102,9 +134,10 @@ def evaluate_vector(
         episodes: Number of episodes.
         seed: Episode i starts from `episode_seed(seed, 0, i)`, whichever environment
             it is run in.
+        n_tasks: As for :func:`evaluate`.
 
     Returns:
-        Each return and length, in the order of the episodes' numbers.
+        What came of each, in the order of the episodes' numbers.
 
     >>> import functools
     >>> from resel_torchrl.envs import make_gym, vectorize
@@ -122,24 +155,56 @@ def evaluate_vector(
     counted = np.arange(envs.num_envs) < episodes
     next_episode, rewards = envs.num_envs, None
     first = np.ones(envs.num_envs, bool)
+    measures: list[dict[str, float]] = [{} for _ in range(episodes)]
+    tasks: list[dict[str, float]] = [{} for _ in range(episodes)]
     with untouched_generators():
         while counted.any():
             if first.any():
-                observations, _ = envs.reset(
-                    seed=[seeds[episode] for episode in at_work],
-                    options={"reset_mask": first},
+                begins = [seeds[episode] for episode in at_work]
+                observations, infos = envs.reset(
+                    seed=begins, options={"reset_mask": first}
                 )
+                for i in np.flatnonzero(first):
+                    episode = int(at_work[i])
+                    if n_tasks:  # each has its own, so one by one
+                        mask = np.arange(envs.num_envs) == i
+                        options = {"reset_mask": mask, "task": episode % n_tasks}
+                        observations, infos = envs.reset(seed=begins, options=options)
+                    tasks[episode] = _vector_task(infos, i)
             actions = policy(observations, rewards, first=first, deterministic=True)
-            observations, rewards, terminated, truncated, _ = envs.step(actions)
+            observations, rewards, terminated, truncated, infos = envs.step(actions)
             returns[at_work[counted]] += rewards[counted]
             lengths[at_work[counted]] += 1
             first = terminated | truncated
             for i in np.flatnonzero(first & counted):
+                measures[at_work[i]] = read_vector_measures(infos, i)
                 counted[i] = next_episode < episodes
                 if counted[i]:
                     at_work[i] = next_episode
                     next_episode += 1
-    return Evaluation(tuple(returns.tolist()), tuple(lengths.tolist()))
+    parts = zip(returns.tolist(), lengths.tolist(), measures, strict=True)
+    return _evaluation([EpisodeResult(*part) for part in parts], tasks)
+
+
+def _evaluation(
+    results: Sequence[EpisodeResult], tasks: Sequence[dict[str, float]]
+) -> Evaluation:
+    names = list(results[0].measures)
+    return Evaluation(
+        tuple(result.episode_return for result in results),
+        tuple(result.length for result in results),
+        {name: tuple(result.measures[name] for result in results) for name in names},
+        tuple(tasks),
+    )
+
+
+def _task(info: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in info.get("task", {}).items()}
+
+
+def _vector_task(infos: Mapping[str, Any], i: int) -> dict[str, float]:
+    task = infos.get("task", {})
+    return {k: float(values[i]) for k, values in task.items() if not k.startswith("_")}
 
 
 def _check_episodes(episodes: int) -> None:

@@ -53,6 +53,8 @@ class Training:
         policy_copy: The acting copy, where acting is not done on the learner's device
             (:class:`~resel_torchrl.training.PolicyCopy`) or not in its process
             (:class:`~resel_torchrl.training.SharedWeights`).
+        measures: Names of what the environment measures an episode by beside the
+            return: further columns of metrics.csv and eval.csv.
         description: What a checkpoint's manifest says of the agent.
         loggers: TorchRL loggers beside the CSV files.
         console: Whether to show a progress line.
@@ -87,6 +89,7 @@ class Training:
         eval_interval: int = 1000,
         checkpoint_interval: int = 50_000,
         policy_copy: PolicyCopy | SharedWeights | None = None,
+        measures: Sequence[str] = (),
         description: Mapping[str, Any] | None = None,
         loggers: Sequence[Any] = (),
         console: bool = True,
@@ -118,9 +121,13 @@ class Training:
         try:
             positions = self._resume()
             self._metrics = CsvLog(
-                run.metrics, METRIC_COLUMNS, position=positions.get("metrics")
+                run.metrics,
+                [*METRIC_COLUMNS, *measures, *collector.curriculum_options],
+                position=positions.get("metrics"),
             )
-            self._evals = CsvLog(run.eval, EVAL_COLUMNS, position=positions.get("eval"))
+            self._evals = CsvLog(
+                run.eval, [*EVAL_COLUMNS, *measures], position=positions.get("eval")
+            )
         except BaseException:
             collector.close()
             run.unlock()
@@ -219,6 +226,8 @@ class Training:
         if self._finished:
             values["return"] = np.mean([r.episode_return for r in self._finished])
             values["length"] = np.mean([r.length for r in self._finished])
+            for name in self._finished[0].measures:
+                values[name] = np.mean([r.measures[name] for r in self._finished])
         self._finished.clear()
         self._row_steps, self._row_updates, self._row_seconds = step, updates, 0.0
         self._metrics.write({"step": step, "seed": self.seed, **values})
@@ -241,6 +250,7 @@ class Training:
             "mean": result.mean,
             "standard_error": result.standard_error,
             "episodes": len(result.returns),
+            **result.mean_measures,
         }
         returns = " ".join(map(repr, result.returns))
         self._evals.write({"step": step, "seed": self.seed, **row, "returns": returns})
@@ -265,7 +275,9 @@ class Training:
                 ),
                 "learning": self._learning,
                 "schedule": self.schedule.steps,
-                "finished": [(r.episode_return, r.length) for r in self._finished],
+                "finished": [
+                    (r.episode_return, r.length, r.measures) for r in self._finished
+                ],
                 "seconds": self._seconds,
                 "positions": {
                     "metrics": self._metrics.position(),

@@ -16,6 +16,7 @@ from resel_torchrl.training.episode import (
     check_memory,
     check_same,
     episode_seed,
+    read_vector_measures,
     store_episode,
     too_long,
 )
@@ -108,6 +109,8 @@ class VectorCollector:
         self._t = np.full(copies, -1)  # no episode under way
         self._random: list[np.random.Generator | None] = [None] * copies
 
+    curriculum_options = ()  # a stage would begin in the midst of the others' episodes
+
     @property
     def episodes(self) -> int:
         """Finished (or given up) episodes of all environments."""
@@ -138,13 +141,18 @@ class VectorCollector:
             raise too_long(self.horizon)
         rows, t = np.arange(self.copies), self._t
         actions = self._act(rows, t)
-        observations, rewards, terminated, truncated, _ = self.envs.step(
+        observations, rewards, terminated, truncated, infos = self.envs.step(
             self.policy.to_env(actions)
         )
         self._record(rows, actions, observations, rewards)
         self.steps += self.copies
         return [
-            self._finish(i, bool(terminated[i]), bool(truncated[i]))
+            self._finish(
+                i,
+                bool(terminated[i]),
+                bool(truncated[i]),
+                read_vector_measures(infos, i),
+            )
             for i in np.flatnonzero(terminated | truncated)
         ]
 
@@ -202,7 +210,9 @@ class VectorCollector:
         self._returns[rows] += rewards[rows]
         self._t[rows] += 1
 
-    def _finish(self, i: int, terminated: bool, truncated: bool) -> EpisodeResult:
+    def _finish(
+        self, i: int, terminated: bool, truncated: bool, measures: dict[str, float]
+    ) -> EpisodeResult:
         length = int(self._t[i])
         memories = None
         if self.store_memory:
@@ -219,7 +229,7 @@ class VectorCollector:
         )
         self._episodes[i] += 1
         self._t[i] = -1
-        return EpisodeResult(float(self._returns[i]), length)
+        return EpisodeResult(float(self._returns[i]), length, measures)
 
     def close(self) -> None:
         """Closes the environments."""
