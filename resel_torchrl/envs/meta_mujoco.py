@@ -13,24 +13,14 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.envs.registration import load_env_creator
 from gymnasium.spaces import Box
 
-from resel_torchrl.envs.mujoco_pomdp import log_warnings
-from resel_torchrl.envs.packages import import_simulator
+from resel_torchrl.envs.mujoco_pomdp import make_robot
 from resel_torchrl.envs.task_set import Split, TaskSet
 
 __all__ = ["AntDirection", "CheetahDirection", "CheetahVelocity"]
 
 _DIRECTIONS = ((-1.0,), (1.0,))
-
-
-def _robot(name: str, **kwargs: Any) -> gymnasium.Env:
-    """One of Gymnasium's robots, with no wrapper around it."""
-    log_warnings()
-    import_simulator("gymnasium.envs.mujoco", extra="mujoco")
-    spec = gymnasium.spec(name)
-    return load_env_creator(spec.entry_point)(**{**spec.kwargs, **kwargs})
 
 
 class _HiddenGoal(gymnasium.Wrapper):
@@ -103,7 +93,7 @@ class AntDirection(_HiddenGoal):
     def __init__(self, **kwargs: Any) -> None:
         options = {"ctrl_cost_weight": 0.5, "contact_cost_weight": 5e-4}
         options["include_cfrc_ext_in_observation"] = False
-        env = _robot("Ant-v5", **{**options, **kwargs})
+        env = make_robot("Ant", **{**options, **kwargs})
         super().__init__(env, TaskSet(_DIRECTIONS, (), "train"))
 
     def _paid(self, velocity: np.ndarray, info: dict[str, Any]) -> float:
@@ -120,7 +110,7 @@ class _Cheetah(_HiddenGoal):
 
     def __init__(self, tasks: TaskSet, **kwargs: Any) -> None:
         super().__init__(
-            _robot("HalfCheetah-v5", **{"ctrl_cost_weight": 0.05, **kwargs}), tasks
+            make_robot("HalfCheetah", **{"ctrl_cost_weight": 0.05, **kwargs}), tasks
         )
         size = self.env.observation_space.shape[0] + 3
         self.observation_space = Box(-np.inf, np.inf, (size,), np.float64)

@@ -24,7 +24,16 @@ from gymnasium.envs.registration import load_env_creator
 from resel_torchrl.envs.packages import import_simulator
 from resel_torchrl.envs.wrappers import MaskObservation, ScaleAction
 
-__all__ = ["HORIZON", "PARTS", "ROBOTS", "TASKS", "log_warnings", "make", "part_slice"]
+__all__ = [
+    "HORIZON",
+    "PARTS",
+    "ROBOTS",
+    "TASKS",
+    "log_warnings",
+    "make",
+    "make_robot",
+    "part_slice",
+]
 
 HORIZON = 1000
 ROBOTS = ("Ant", "HalfCheetah", "Hopper", "Humanoid", "Walker2d")
@@ -73,6 +82,25 @@ def part_slice(structure: dict[str, int], part: str) -> slice:
     return slice(ends[part] - sizes[part], ends[part])
 
 
+def make_robot(robot: str, **kwargs: Any) -> gymnasium.Env:
+    """Makes a MuJoCo robot as Gymnasium has it, its warnings sent to logging.
+
+    Args:
+        robot: one of :data:`ROBOTS`.
+        **kwargs: passed to the robot, such as ``render_mode``.
+
+    Returns:
+        The robot of version -v5, without a wrapper.
+
+    Raises:
+        ModuleNotFoundError: if MuJoCo is not installed.
+    """
+    log_warnings()
+    import_simulator("gymnasium.envs.mujoco", extra="mujoco")
+    spec = gymnasium.spec(f"{robot}-v5")
+    return load_env_creator(spec.entry_point)(**{**spec.kwargs, **kwargs})
+
+
 def make(robot: str, part: Literal["P", "V"], **kwargs: Any) -> gymnasium.Env:
     """Makes a MuJoCo robot that shows positions or velocities only.
 
@@ -87,10 +115,7 @@ def make(robot: str, part: Literal["P", "V"], **kwargs: Any) -> gymnasium.Env:
     Raises:
         ModuleNotFoundError: if MuJoCo is not installed.
     """
-    log_warnings()
-    import_simulator("gymnasium.envs.mujoco", extra="mujoco")
-    spec = gymnasium.spec(f"{robot}-v5")
-    env = load_env_creator(spec.entry_point)(**{**spec.kwargs, **kwargs})
+    env = make_robot(robot, **kwargs)
     shown = part_slice(env.observation_structure, PARTS[part])
     env = MaskObservation(env, range(shown.start, shown.stop))
     return ScaleAction(env)

@@ -10,7 +10,10 @@ from gymnasium.envs.registration import EnvSpec
 from resel_torchrl._nearest import nearest
 from resel_torchrl.envs import (
     classic_pomdp,
+    delayed_catch,
     dm_control,
+    dynamics,
+    key_to_door,
     light_pomdp,
     meta_rl,
     mujoco_pomdp,
@@ -26,8 +29,11 @@ FAMILIES = (
     classic_pomdp,
     light_pomdp,
     mujoco_pomdp,
+    dynamics,
     meta_rl,
+    key_to_door,
     t_maze,
+    delayed_catch,
     dm_control,
 )
 

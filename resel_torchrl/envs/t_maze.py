@@ -48,6 +48,7 @@ class TMaze(gymnasium.Env):
     Attributes:
         horizon: number of steps of an episode of the whole ``length``.
         measures: ``("success",)``, 1 if the agent is in the goal's arm at the end.
+        curriculum_options: ``("length",)``.
 
     Raises:
         ValueError: if ``length`` is no whole number of 1 or more, or another argument
@@ -65,6 +66,7 @@ class TMaze(gymnasium.Env):
     """
 
     measures = ("success",)
+    curriculum_options = ("length",)
 
     def __init__(self, length: int, *, active: bool, continuous: bool = False):
         self.length = whole_number("length", length)

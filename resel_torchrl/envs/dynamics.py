@@ -1,0 +1,240 @@
+"""MuJoCo robots with hidden gravity, body masses or joint damping.
+
+``{Ant,HalfCheetah,Hopper,Humanoid,Walker2d}-{Gravity,Mass,Damping}-v5``, horizon 1000
+(the "dynamics randomisation" tasks of arXiv 2405.15384 are those of gravity):
+Gymnasium's -v5 robots with actions in [-1, 1]. Each episode takes one task of a fixed,
+seeded set, a multiplier ``1.5 ** u``, ``u ~ U(-3, 3)`` (Humanoid ``U(-2, 2)``), for
+
+    Gravity  the gravity
+    Mass     each body: its mass and its inertia, as if its density changed
+    Damping  each damped joint: its damping
+
+and keeps it to its end. It is not observed, and nor is what would give it away: Mass
+leaves ``cinert`` and ``cvel`` out of Humanoid's observation, inertias and velocities
+about a centre of mass. Contact forces (``cfrc_ext`` of Ant and Humanoid) are left out
+everywhere, as they were most likely zero in the robots that the paper used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+from gymnasium.utils import RecordConstructorArgs
+
+from resel_torchrl.envs.mujoco_pomdp import ROBOTS, make_robot
+from resel_torchrl.envs.packages import import_simulator
+from resel_torchrl.envs.task_set import Split, Task, TaskSet
+from resel_torchrl.envs.wrappers import MaskObservation, ScaleAction
+
+__all__ = ["BASE", "FACTORS", "HORIZON", "TASKS", "HiddenDynamics", "make"]
+
+HORIZON = 1000
+#: A multiplier is this to the power of ``u``.
+BASE = 1.5
+#: parts of a robot's observation that its tasks leave out
+_LEFT_OUT = {"Ant": ("cfrc_ext",), "Humanoid": ("cfrc_ext",)}
+#: parts of Humanoid's observation that tell its body masses
+_TELL_MASS = ("cinert", "cvel")
+
+#: What sets multipliers in a model: their names, and the setter.
+Setter = tuple[tuple[str, ...], Callable[[np.ndarray], None]]
+
+
+def _gravity(model: Any, data: Any) -> Setter:
+    original = model.opt.gravity.copy()
+
+    def scale(multipliers: np.ndarray) -> None:
+        model.opt.gravity[:] = original * multipliers
+
+    return ("gravity",), scale
+
+
+def _mass(model: Any, data: Any) -> Setter:
+    set_constants = import_simulator("mujoco", extra="mujoco").mj_setConst
+    bodies = slice(1, None)  # body 0 is the world
+    mass = model.body_mass[bodies].copy()
+    inertia = model.body_inertia[bodies].copy()  # [bodies, 3]
+
+    def scale(multipliers: np.ndarray) -> None:
+        model.body_mass[bodies] = mass * multipliers
+        model.body_inertia[bodies] = inertia * multipliers[:, None]
+        set_constants(model, data)  # what the model's compiler derives from masses
+
+    numbers = range(1, model.nbody)
+    names = (model.body(number).name or f"body_{number}" for number in numbers)
+    return tuple(f"mass_{name}" for name in names), scale
+
+
+def _damping(model: Any, data: Any) -> Setter:
+    damped = np.flatnonzero(model.dof_damping)
+    original = model.dof_damping[damped].copy()
+    joints, place = np.unique(model.dof_jntid[damped], return_inverse=True)
+
+    def scale(multipliers: np.ndarray) -> None:
+        model.dof_damping[damped] = original * multipliers[place]
+
+    names = (model.joint(int(number)).name for number in joints)
+    return tuple(f"damping_{name}" for name in names), scale
+
+
+_SETTERS = {"gravity": _gravity, "mass": _mass, "damping": _damping}
+FACTORS = tuple(_SETTERS)
+
+
+class HiddenDynamics(gymnasium.Wrapper, RecordConstructorArgs):
+    """Sets a factor of a MuJoCo robot's dynamics anew at every reset.
+
+    ``reset(options={"task": i})`` takes the i-th task of the split in place of a random
+    one; with the same seed the robot starts in the same state in every task. Setting a
+    task rebuilds no model and starts from the model's original values. The multipliers
+    stand in ``info["task"]`` by name, of every reset and step: ``gravity``,
+    ``mass_<body>``, ``damping_<joint>``.
+
+    Args:
+        env: a MuJoCo robot of Gymnasium's.
+        factor: one of :data:`FACTORS`.
+        log_range: multipliers are drawn as ``1.5 ** u`` with u uniform between minus
+            this and this.
+        **tasks: the arguments of :meth:`TaskSet.make` but ``draw``.
+
+    Attributes:
+        task_set: the tasks.
+        n_tasks: number of tasks of the split.
+        names: the names of a task's multipliers, in their order.
+        facts: the set and the names in plain data, for the record of a run.
+
+    Raises:
+        ValueError: if `log_range` is no positive number, a task has a multiplier
+            that is none, or as :meth:`TaskSet.make`; and from ``reset`` if there is no
+            task of a number.
+    """
+
+    def __init__(
+        self,
+        env: gymnasium.Env,
+        factor: Literal["gravity", "mass", "damping"],
+        *,
+        log_range: float,
+        **tasks: Any,
+    ):
+        RecordConstructorArgs.__init__(
+            self, factor=factor, log_range=log_range, **tasks
+        )
+        super().__init__(env)
+        if not (log_range > 0 and math.isfinite(log_range)):
+            raise ValueError(
+                f"expected a log_range above 0, got {log_range}: multipliers lie "
+                f"between {BASE:g} ** -log_range and {BASE:g} ** log_range"
+            )
+        self.names, self._scale = _SETTERS[factor](
+            env.unwrapped.model, env.unwrapped.data
+        )
+        size = len(self.names)
+        self.task_set = TaskSet.make(
+            lambda generator: BASE ** generator.uniform(-log_range, log_range, size),
+            **tasks,
+        )
+        for task in (*self.task_set.train, *self.task_set.test):
+            if min(task) <= 0:
+                raise ValueError(
+                    f"expected tasks of multipliers above 0 ({', '.join(self.names)}), "
+                    f"got {list(task)}"
+                )
+        self.n_tasks = len(self.task_set.tasks)
+        self.facts = {"multipliers": list(self.names), **self.task_set.facts()}
+        self._task: dict[str, float] = {}
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Starts an episode, see :meth:`gymnasium.Env.reset`."""
+        robot = self.unwrapped
+        # Seeds the robot and does nothing else: its reset must find the task set, and
+        # must not draw its start from the numbers that have chosen the task.
+        gymnasium.Env.reset(robot, seed=seed)
+        task: Task = self.task_set.choose(robot.np_random, options)
+        self._scale(np.array(task))
+        self._task = dict(zip(self.names, task, strict=True))
+        observation, info = self.env.reset(options=options)
+        return observation, {**info, "task": self._task.copy()}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Makes one step, see :meth:`gymnasium.Env.step`."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        info["task"] = self._task.copy()
+        return observation, reward, terminated, truncated, info
+
+
+def make(
+    robot: str,
+    factor: Literal["gravity", "mass", "damping"],
+    *,
+    log_range: float = 3.0,
+    split: Split = "train",
+    n_train: int = 40,
+    n_test: int = 20,
+    task_seed: int = 0,
+    train_tasks: Sequence[Sequence[float]] | None = None,
+    test_tasks: Sequence[Sequence[float]] | None = None,
+    **kwargs: Any,
+) -> gymnasium.Env:
+    """Makes a MuJoCo robot with hidden dynamics.
+
+    Args:
+        robot: one of :data:`ROBOTS`.
+        factor: one of :data:`FACTORS`.
+        log_range: multipliers are drawn as ``1.5 ** u`` with u uniform between minus
+            this and this.
+        split: which part of the set of tasks the episodes take.
+        n_train: number of training tasks.
+        n_test: number of test tasks.
+        task_seed: seed of the set.
+        train_tasks: these in place of drawn ones, each a list of multipliers.
+        test_tasks: likewise.
+        **kwargs: passed to the robot, such as ``render_mode``.
+
+    Returns:
+        The environment, without time limit.
+
+    Raises:
+        ValueError: as :class:`HiddenDynamics`, or if a part of the observation is asked
+            for that tells the masses where these are hidden.
+        ModuleNotFoundError: if MuJoCo is not installed.
+    """
+    left_out = _LEFT_OUT.get(robot, ())
+    if factor == "mass" and robot == "Humanoid":
+        left_out = (*left_out, *_TELL_MASS)
+        for name in (f"include_{part}_in_observation" for part in _TELL_MASS):
+            if kwargs.get(name):
+                raise ValueError(
+                    f"expected no {name} where body masses are hidden, got "
+                    f"{kwargs[name]}: it tells them; leave it out"
+                )
+    shown = {f"include_{part}_in_observation": False for part in left_out}
+    env = HiddenDynamics(
+        make_robot(robot, **{**shown, **kwargs}),
+        factor,
+        log_range=log_range,
+        split=split,
+        n_train=n_train,
+        n_test=n_test,
+        task_seed=task_seed,
+        train_tasks=train_tasks,
+        test_tasks=test_tasks,
+    )
+    return ScaleAction(MaskObservation(env))
+
+
+TASKS: dict[str, dict[str, Any]] = {
+    f"{robot}-{factor.capitalize()}-v5": {
+        "robot": robot,
+        "factor": factor,
+        "log_range": 2.0 if robot == "Humanoid" else 3.0,
+    }
+    for factor in FACTORS
+    for robot in ROBOTS
+}

@@ -1,0 +1,73 @@
+"""The recipe of hidden dynamics, through its command line."""
+
+import pytest
+
+from resel_torchrl.config import load_config, main
+from tests.recipes.test_commands import recipe
+from tests.training.runs import rows, tiny
+
+pytest.importorskip("gymnasium.envs.mujoco")
+
+#: A small network on the task's own environment, 500 steps.
+OWN = [o for o in tiny("run") if not o.startswith(("task=", "env.", "run_dir="))]
+SMALL = [
+    *OWN,
+    "steps=500",
+    "train.random_steps=200",
+    "train.updates_per_step=0.1",
+    "replay.batch_size=60",
+    "replay.buffer_size=2000",
+    "eval.interval=250",
+    "eval.episodes=6",
+    "log.interval=100",
+    "log.checkpoint_interval=500",
+]
+
+
+def test_recipe_trains_on_one_split_and_is_evaluated_on_the_other(tmp_path):
+    folder = tmp_path / "run"
+    arguments = ["task=hopper_gravity", "env.kwargs.n_test=3", f"run_dir={folder}"]
+    assert recipe("gravity", *SMALL, *arguments) == 0
+    metrics, evaluations = rows(folder / "metrics.csv"), rows(folder / "eval.csv")
+    assert [row["step"] for row in metrics] == ["100", "200", "300", "400", "500"]
+    assert float(metrics[-1]["updates"]) > 0
+    assert [(row["step"], row["episodes"]) for row in evaluations] == [
+        ("250", "6"),
+        ("500", "6"),
+    ]
+    # The record of the run holds the set of tasks.
+    facts = load_config(folder / "config.yaml").env.facts
+    assert facts["split"] == "train" and facts["multipliers"] == ["gravity"]
+    assert (len(facts["train_tasks"]), len(facts["test_tasks"])) == (40, 3)
+
+
+def test_it_resumes(tmp_path):
+    folder = tmp_path / "run"
+    arguments = ["task=walker2d_mass", f"run_dir={folder}", "eval.interval=0"]
+    assert main(["train", *SMALL, *arguments]) == 0
+    assert recipe("gravity", f"resume={folder}", "steps=600") == 0
+    assert rows(folder / "metrics.csv")[-1]["step"] == "600"
+
+
+def test_without_a_task_it_is_a_task_of_hidden_gravity(capsys):
+    assert recipe("gravity", "--cfg", "job") == 0
+    assert "id: HalfCheetah-Gravity-v5" in capsys.readouterr().out
+
+
+def test_mistakes_end_in_a_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for arguments, message in (
+        (["task=hopper_gravty"], "Nearest: hopper_gravity"),
+        (["env.kwargs.split=tset"], "expected split train or test, got 'tset'"),
+        (["env.kwargs.n_trian=9"], "n_trian"),
+        (["env.kwargs.log_range=0"], "expected a log_range above 0"),
+        (
+            ["env.kwargs.train_tasks=[0.5]", "env.kwargs.test_tasks=[0.5]"],
+            "not trained on, but [0.5] is among",
+        ),
+    ):
+        assert recipe("gravity", *arguments) == 2
+        text = capsys.readouterr().err
+        assert message in text
+        assert "Traceback" not in text
+    assert not (tmp_path / "runs").exists()
