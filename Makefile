@@ -49,4 +49,4 @@ docs: $(VENV)/.dev
 	@echo "Documentation: docs/_build/html/index.html"
 
 clean:
-	rm -rf $(VENV) docs/_build build dist *.egg-info
+	rm -rf $(VENV) docs/_build docs/generated build dist *.egg-info

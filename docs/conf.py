@@ -1,8 +1,12 @@
 """Sphinx configuration: furo theme, MyST Markdown, API pages from docstrings."""
 
 import inspect
+import sys
+from pathlib import Path
 
 import resel_torchrl
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 project = "resel_torchrl"
 author = "the resel_torchrl authors"
@@ -10,6 +14,7 @@ copyright = "2026, " + author
 version = release = resel_torchrl.__version__
 
 extensions = [
+    "curves",
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",

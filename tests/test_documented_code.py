@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import inspect
+import os
 import pkgutil
 import re
 import warnings
@@ -108,12 +109,21 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
 
 
+def in_the_checkout(path: Path) -> Path:
+    """Where a link leads to; for a picture that the build draws, the data it is of."""
+    path = Path(os.path.normpath(path))
+    if not path.is_relative_to(ROOT / "docs" / "generated"):
+        return path
+    data = path.relative_to(ROOT / "docs" / "generated").with_suffix(".csv")
+    return ROOT / "docs" / "results" / data
+
+
 def broken_links(page: Path, text: str) -> list[str]:
     """Targets in ``text``, as part of ``page``, that lead nowhere."""
     broken = []
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         path, _, anchor = target.partition("#")
-        to = page.parent / path if path else page
+        to = in_the_checkout(page.parent / path) if path else page
         if target.startswith("http"):
             continue
         if not to.exists() or (anchor and anchor not in anchors(to)):
@@ -128,5 +138,8 @@ def test_links_between_pages_and_files_lead_somewhere(page):
 
 def test_a_broken_link_is_noticed():
     text = "[a](recipe.md) [b](recipe.md#no-such) [c](no_such.md) [d](#the-row-table)"
+    text += "![e](generated/light/pendulum_v.png) ![f](generated/light/no_such.png)"
     page = ROOT / "docs" / "packing.md"
-    assert broken_links(page, text) == ["recipe.md#no-such", "no_such.md"]
+    assert broken_links(page, text) == [
+        *("recipe.md#no-such", "no_such.md", "generated/light/no_such.png"),
+    ]

@@ -211,7 +211,10 @@ def evaluate_command(arguments: Sequence[str]) -> int:
 
 
 def plot_command(arguments: Sequence[str]) -> int:
-    """`plot runs=DIR,DIR,... [output=FILE]`; a directory may be a glob.
+    """`plot runs=DIR,DIR [output=FILE]`: learning curves; a directory may be a glob.
+
+    Or `plot evaluations=FILE,FILE factor=NAME [output=FILE]`: the returns in files that
+    `evaluate` wrote, against a factor of the tasks.
 
     Args:
         arguments: What stands after the command.
@@ -219,15 +222,23 @@ def plot_command(arguments: Sequence[str]) -> int:
     Returns:
         Exit status: 0, or 2 after a mistake in the arguments.
     """
-    values = read_arguments(arguments, {"runs": str, "output": str})
-    if "runs" not in values:
-        raise ConfigError(["runs: missing; write runs=RUN_DIR,RUN_DIR."])
+    known = dict.fromkeys(("runs", "evaluations", "factor", "output"), str)
+    values = read_arguments(arguments, known)
+    if values.keys() - {"output"} not in ({"runs"}, {"evaluations", "factor"}):
+        wanted = "write runs=RUN_DIR,RUN_DIR, or evaluations=FILE,FILE factor=NAME."
+        if values.keys() <= {"output"}:
+            raise ConfigError([f"runs: missing; {wanted}"])
+        got = " ".join(f"{name}=" for name in values if name != "output")
+        raise ConfigError([f"{got}: expected other names together; {wanted}"])
     # Matplotlib is an extra: only this command imports it.
-    from resel_torchrl.analysis.plot import plot_runs
+    from resel_torchrl.analysis import plot_by_factor, plot_runs
 
+    draw, files = plot_runs, "runs"
+    if "evaluations" in values:
+        draw, files = plot_by_factor, "evaluations"
     try:
-        path = plot_runs(str(values["runs"]), values.get("output", "returns.png"))
-    except (ValueError, ModuleNotFoundError) as error:
+        path = draw(values.pop(files), **values)
+    except (FileNotFoundError, ValueError, ModuleNotFoundError) as error:
         raise RunError(str(error)) from None
     print(f"wrote {path}")  # noqa: T201
     return 0
@@ -245,6 +256,7 @@ USAGE = """python -m resel_torchrl COMMAND
   train resume=RUN_DIR [steps=NUMBER]      go on with a stopped run
   evaluate run=RUN_DIR [episodes=20]       returns of its deterministic policy
   plot runs=RUN_DIR,RUN_DIR [output=FILE]  learning curves
+  plot evaluations=FILE,FILE factor=NAME   returns against a factor of the tasks
 """
 
 
@@ -264,6 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
       train resume=RUN_DIR [steps=NUMBER]      go on with a stopped run
       evaluate run=RUN_DIR [episodes=20]       returns of its deterministic policy
       plot runs=RUN_DIR,RUN_DIR [output=FILE]  learning curves
+      plot evaluations=FILE,FILE factor=NAME   returns against a factor of the tasks
     <BLANKLINE>
     0
     """

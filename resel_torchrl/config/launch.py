@@ -47,6 +47,7 @@ from resel_torchrl.training import (
     CheckpointStore,
     Evaluation,
     RunDirectory,
+    RunError,
     Training,
     VectorPolicy,
     load_policy,
@@ -184,7 +185,8 @@ def evaluate_run(
         checkpoint: Step of the checkpoint; None takes the newest.
 
     Raises:
-        RunError: As :func:`resel_torchrl.training.load_policy`.
+        RunError: As :func:`resel_torchrl.training.load_policy`, and if the task needs
+            a package that is not installed.
         ValueError: From a number of episodes below 1.
 
     >>> import tempfile
@@ -209,7 +211,11 @@ def evaluate_run(
             policy.action_size,
             copies=eval_copies(config, episodes),
         )
-    return make_evaluation(config, policy, episodes=episodes, seed=seed)()
+    try:
+        evaluation = make_evaluation(config, policy, episodes=episodes, seed=seed)
+    except ModuleNotFoundError as error:
+        raise RunError(f"{config.env.id} cannot be made: {error}") from None
+    return evaluation()
 
 
 def _checked_task(config: Config) -> tuple[Config, TaskInfo]:

@@ -21,6 +21,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
+from resel_torchrl._nearest import did_you_mean
 from resel_torchrl.envs.mujoco_pomdp import log_warnings
 from resel_torchrl.envs.packages import import_simulator
 from resel_torchrl.envs.wrappers import ScaleAction
@@ -120,7 +121,8 @@ def make(domain_name: str, task_name: str, **kwargs: Any) -> gymnasium.Env:
     """Makes a task of dm_control's suite.
 
     Args:
-        domain_name: such as ``"cheetah"``; the suite's other domains do too.
+        domain_name: such as ``"cheetah"``; the suite's other domains do too, but for
+            ``"lqr"``, whose model is another one each time it is made.
         task_name: such as ``"run"``.
         **kwargs: passed to the suite's task, such as ``fully_observable=False``, with
             which a manipulator sees its arm and touch only.
@@ -138,8 +140,15 @@ def make(domain_name: str, task_name: str, **kwargs: Any) -> gymnasium.Env:
             f"expected no {name!r} for a task of dm_control, got {kwargs[name]!r}; "
             f"{_ELSEWHERE[name]}"
         )
+    suite = _suite()
+    if (domain_name, task_name) not in suite.ALL_TASKS:
+        known = [" ".join(names) for names in suite.ALL_TASKS]
+        raise ValueError(
+            f"expected a task of dm_control's suite, got {domain_name} {task_name}."
+            + did_you_mean(f"{domain_name} {task_name}", known)
+        )
     kwargs["time_limit"] = math.inf
-    return ScaleAction(SuiteEnv(_suite().load(domain_name, task_name, kwargs)))
+    return ScaleAction(SuiteEnv(suite.load(domain_name, task_name, kwargs)))
 
 
 def _title(name: str) -> str:

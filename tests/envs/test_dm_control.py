@@ -116,6 +116,10 @@ def test_arguments_reach_the_suite_or_are_refused():
         make_gym(task, random=3)
     with pytest.raises(TypeError, match="fully_observed"):
         make_gym(task, fully_observed=False)
+    with pytest.raises(ValueError, match=r"got reachr easy\. Did you .*'reacher easy'"):
+        make_gym(task, domain_name="reachr", task_name="easy")
+    other = make_gym(task, domain_name="reacher", task_name="easy")
+    assert other.observation_space.shape == (6,)
 
 
 HEADLESS = """

@@ -9,7 +9,16 @@ from tests.recipes.family import recipe, short_run
 from tests.training.runs import rows
 
 
-def test_recipe_trains_and_evaluates_its_own_task_by_default(tmp_path):
+def block(monkeypatch):
+    """As if dm_control were not installed."""
+    for name in [m for m in sys.modules if m.split(".")[0] == "dm_control"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "dm_control", None)
+
+
+def test_recipe_trains_and_evaluates_its_own_task_by_default(
+    tmp_path, monkeypatch, capsys
+):
     pytest.importorskip("dm_control")
     folder = tmp_path / "run"
     # Episodes last 1,000 steps: the first update comes after one.
@@ -24,6 +33,13 @@ def test_recipe_trains_and_evaluates_its_own_task_by_default(tmp_path):
     evaluations = rows(folder / "eval.csv")
     assert [row["step"] for row in evaluations] == ["510", "1020"]
     assert all(0 <= float(row["mean"]) <= 1000 for row in evaluations)
+    # Where it is not installed, neither evaluating nor going on ends in a traceback.
+    block(monkeypatch)
+    for command in (["evaluate", f"run={folder}"], ["train", f"resume={folder}"]):
+        capsys.readouterr()
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert error.endswith('pip install "resel_torchrl[dmc]"\n')
 
 
 @pytest.mark.parametrize(
@@ -36,9 +52,7 @@ def test_recipe_trains_and_evaluates_its_own_task_by_default(tmp_path):
 def test_without_dm_control_one_sentence_names_the_extra(
     tmp_path, monkeypatch, capsys, arguments
 ):
-    for name in [m for m in sys.modules if m.split(".")[0] == "dm_control"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "dm_control", None)
+    block(monkeypatch)
     folder = tmp_path / "run"
     assert main(["train", *arguments, f"run_dir={folder}"]) == 2
     lines = capsys.readouterr().err.splitlines()
