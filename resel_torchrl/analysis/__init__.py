@@ -5,6 +5,11 @@ Figures need the extra `plot`; everything else works without it.
 
 from resel_torchrl.analysis.benchmark import time_acting, time_replay, time_update
 from resel_torchrl.analysis.bounds import amplification_bound, mean_amplification_bound
+from resel_torchrl.analysis.by_factor import (
+    EvaluatedEpisode,
+    plot_by_factor,
+    read_evaluations,
+)
 from resel_torchrl.analysis.core_benchmark import core_table, time_cores
 from resel_torchrl.analysis.matrix_products import MatrixProducts, record_products
 from resel_torchrl.analysis.measurements import (
@@ -35,6 +40,7 @@ from resel_torchrl.analysis.variations import (
 from resel_torchrl.analysis.whole_loop import time_collecting, time_end_to_end
 
 __all__ = [
+    "EvaluatedEpisode",
     "MatrixProducts",
     "MeanPoint",
     "Measurement",
@@ -49,9 +55,11 @@ __all__ = [
     "mean_curve",
     "measurement_table",
     "output_variation",
+    "plot_by_factor",
     "plot_curves",
     "plot_output_variation",
     "plot_runs",
+    "read_evaluations",
     "read_results",
     "read_runs",
     "read_variations",

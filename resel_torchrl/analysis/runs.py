@@ -16,10 +16,30 @@ from omegaconf.errors import OmegaConfBaseException
 from resel_torchrl.analysis.results import Result
 from resel_torchrl.training import RunDirectory, RunError
 
-__all__ = ["find_runs", "read_runs"]
+__all__ = ["find_runs", "read_runs", "split_paths"]
 
 #: Settings that tell two runs of one curve apart, or do not change what is learnt.
 UNLABELLED = ("seed", "steps", "run_dir", "resume", "device", "threads", "eval", "log")
+
+
+def split_paths(paths: str | Path | Sequence[str | Path]) -> list[str]:
+    """Paths and globs, from one or several, or a text with several.
+
+    Args:
+        paths: A path, several as a sequence, or as one text, `a,b` or `[a,b]`. A text
+            that is a path itself is not taken apart.
+
+    >>> split_paths("[runs/a, 'runs/b*']"), split_paths(Path("a,b"))
+    (['runs/a', 'runs/b*'], ['a,b'])
+    """
+    if isinstance(paths, Path) or (isinstance(paths, str) and Path(paths).exists()):
+        paths = [paths]
+    elif isinstance(paths, str):
+        text = paths.strip()
+        if text.startswith("[") and text.endswith("]"):
+            text = text[1:-1]
+        paths = [part.strip().strip("'\"") for part in text.split(",") if part.strip()]
+    return [str(path) for path in paths]
 
 
 def find_runs(runs: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -42,16 +62,8 @@ def find_runs(runs: str | Path | Sequence[str | Path]) -> list[Path]:
 a config.yaml) at no/such/*, got none; give the paths that the runs printed at their \
 start.
     """
-    if isinstance(runs, Path) or (isinstance(runs, str) and Path(runs).exists()):
-        runs = [runs]
-    elif isinstance(runs, str):
-        text = runs.strip()
-        if text.startswith("[") and text.endswith("]"):
-            text = text[1:-1]
-        runs = [part.strip().strip("'\"") for part in text.split(",") if part.strip()]
     found: dict[Path, None] = {}
-    for entry in runs:
-        name = str(entry)
+    for name in split_paths(runs):
         if glob.has_magic(name) and not Path(name).exists():
             matches = map(RunDirectory, sorted(glob.glob(name, recursive=True)))
             paths = [run.path for run in matches if run.config.is_file()]

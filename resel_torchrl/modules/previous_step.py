@@ -175,7 +175,7 @@ class PreviousStep(TensorDictPrimer):
                 raise ValueError(
                     f"{key!r}: expected the environment to have an entry {source!r}, "
                     f"got {found}. Rename the input after one of these, with "
-                    f"{_PREFIX!r} before its last part."
+                    f"{_PREFIX!r} before its last part, or leave it out."
                 )
             primers[key], n_categories = _previous_spec(key, specs[kind][source])
             sources[key] = (kind, source, n_categories)
@@ -214,7 +214,14 @@ class PreviousStep(TensorDictPrimer):
             if kind == "action":
                 value = tensordict.get(_policy_action(source))
             elif kind == "reward":
-                value = next_tensordict.get(source)
+                value = next_tensordict.get(source, None)
+                if value is None:
+                    raise KeyError(
+                        f"PreviousStep: expected a step of the environment to return "
+                        f"{source!r}, which {key!r} repeats; got "
+                        f"{', '.join(map(str, next_tensordict.keys()))}. Have the "
+                        f"environment return it, or leave {key!r} out of the inputs."
+                    )
             else:
                 value = tensordict.get(source, None)
                 if value is None:

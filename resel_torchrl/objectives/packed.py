@@ -9,6 +9,7 @@ import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from torch import Tensor
 
+from resel_torchrl.modules.previous_step import is_previous, source_key
 from resel_torchrl.objectives.functional import fill_outside, observed_rows
 
 
@@ -126,10 +127,17 @@ def read_packed(
     def read(key: NestedKey, *, column: bool = False, flag: bool = False) -> Tensor:
         value = tensordict.get(key, None)
         if value is None:
-            present = sorted(map(str, tensordict.keys(True, True)))
+            present = ", ".join(sorted(map(str, tensordict.keys(True, True))))
+            remedy = "Store it in the replay buffer, or rename it with loss.set_keys."
+            if is_previous(key):
+                remedy = (
+                    f"pack_episodes writes it where {source_key(key)!r} is one of its "
+                    "observation_keys, its action_key or its reward_key: record that "
+                    "and pack it, or build the encoder without this input."
+                )
             raise KeyError(
                 f"Expected the entry {key!r} in the packed batch, got only {present}. "
-                "Store it in the replay buffer, or rename the key with loss.set_keys."
+                f"{remedy}"
             )
         expected = "[R, L, 1]" if column else "[R, L, ...]"
         fits = value.ndim >= 3 and value.shape[:2] == shape

@@ -8,6 +8,7 @@ from torchrl.envs import (
     ActionScaling,
     Compose,
     DoubleToFloat,
+    ExcludeTransform,
     GymEnv,
     InitTracker,
     ParallelEnv,
@@ -208,3 +209,23 @@ def test_a_step_without_the_current_observation_is_refused():
     env.reset()
     with pytest.raises(KeyError, match=r"'observation', which 'prev_observation'"):
         env.step(TensorDict({"action": torch.zeros(1), "step_count": torch.zeros(1)}))
+
+
+def test_a_reward_that_the_environment_has_not_is_named():
+    env = pendulum(5, ExcludeTransform("reward"), PreviousStep())
+    with pytest.raises(
+        ValueError, match=r"'prev_reward'.*'reward': \[\].*leave it out"
+    ):
+        env.reset()
+    env = pendulum(5, ExcludeTransform("reward"), PreviousStep(["prev_action"]))
+    assert env.rollout(3)["prev_action"].shape == (3, 1)
+
+
+def test_a_step_without_the_reward_it_declares_is_refused():
+    class Unpaid(ContinuousActionVecMockEnv):
+        def _step(self, tensordict):
+            return super()._step(tensordict).exclude("reward")
+
+    env = TransformedEnv(Unpaid(), PreviousStep(["prev_reward"]))
+    with pytest.raises(KeyError, match=r"return 'reward', which 'prev_reward' repeats"):
+        env.rollout(2)

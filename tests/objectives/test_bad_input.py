@@ -12,12 +12,16 @@ from torchrl.objectives.value import TD0Estimator
 
 from resel_torchrl.modules import EnsembleCritic
 from resel_torchrl.objectives import RESeLLoss
+from resel_torchrl.replay import pack_episodes
 from tests.objectives.episodes import (
     ACTION,
+    ALGORITHMS,
     CONTEXT,
     CRITICS,
+    LOSSES,
     OBSERVATION,
     flatten,
+    is_discrete,
     make_episodes,
     make_loss,
     make_modules,
@@ -36,7 +40,8 @@ def test_flat_batch_names_pack_episodes():
     ("spoil", "message"),
     [
         (lambda b: b.exclude("valid"), "'valid.*pack_episodes"),
-        (lambda b: b.exclude("prev_action"), "'prev_action.*Store it"),
+        (lambda b: b.exclude("prev_action"), "'prev_action.*writes it where 'action'"),
+        (lambda b: b.exclude("observation"), "'observation'.*Store it"),
         (lambda b: b.set("valid", b["valid"].double()), "'valid' of dtype torch.bool"),
         (lambda b: b.set("is_init", b["is_init"].squeeze(-1)), "'is_init' of shape"),
         (
@@ -51,7 +56,8 @@ def test_flat_batch_names_pack_episodes():
     ],
     ids=[
         "no-valid",
-        "no-input",
+        "no-previous-action",
+        "no-observation",
         "float-valid",
         "no-trailing",
         "wide",
@@ -62,6 +68,23 @@ def test_flat_batch_names_pack_episodes():
 def test_bad_batch_is_refused_with_what_to_do(batch, spoil, message):
     with pytest.raises((ValueError, KeyError), match=message):
         make_loss()(spoil(batch))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_previous_reward_as_an_input_that_the_batch_lacks(algorithm):
+    modules = make_modules(reward=True, algorithm=algorithm)
+    loss = LOSSES[algorithm](**modules)
+    flat = flatten(make_episodes([3, 2], discrete=is_discrete(algorithm)))
+    loss(pack_episodes(flat, 8))
+    flat.rename_key_(("next", "reward"), ("next", "gain"))
+    batch = pack_episodes(flat, 8, reward_key="gain")
+    loss.set_keys(reward="gain")
+    with pytest.raises(KeyError, match=r"'prev_reward' in .*prev_gain.*reward_key"):
+        loss(batch)
+    with pytest.raises(
+        KeyError, match=r"'reward'.* in the batch of .*'gain'.*store it"
+    ):
+        pack_episodes(flat, 8)
 
 
 @pytest.mark.parametrize("spec", [OneHot(ACTION), Categorical(ACTION)])

@@ -232,11 +232,15 @@ def test_nan_is_noticed_in_any_environment(monkeypatch):
     assert len(collector.replay_buffer) == 0
 
 
-def test_wrong_shape_and_missing_reward_are_errors():
+@pytest.mark.parametrize("mode", ["eager", "auto"])
+def test_wrong_shape_and_missing_reward_are_errors(mode):
     agent = make_agent(2, 1, core="gru", reward_input=True, **SIZES)
-    policy = RecurrentPolicy(agent.actor_encoder, agent.actor, 2, 1)
+    policy = RecurrentPolicy(agent.actor_encoder, agent.actor, 2, 1, mode=mode)
     with pytest.raises(ValueError, match=r"shape \(2,\), got \(3,\)"):
         policy(np.zeros(3))
     policy(np.zeros(2))
-    with pytest.raises(ValueError, match="expected the reward"):
+    with pytest.raises(ValueError, match=r"got None; call policy\(observation, rew"):
         policy(np.zeros(2))
+    policy(np.zeros(2), 0.5)
+    policy.reset()
+    policy(np.zeros(2))  # the first step has none before it
