@@ -19,7 +19,7 @@ from resel_torchrl.config.composition import (
 from resel_torchrl.config.launch import evaluate_run, make_training, open_run
 from resel_torchrl.config.schema import Config
 from resel_torchrl.config.validation import ConfigError, nearest
-from resel_torchrl.training import RunError
+from resel_torchrl.training import RunError, write_evaluation
 
 __all__ = [
     "at_least",
@@ -185,7 +185,10 @@ def at_least(minimum: int) -> Callable[[str], int]:
 
 
 def evaluate_command(arguments: Sequence[str]) -> int:
-    """`evaluate run=DIR [episodes=20] [seed=12345] [checkpoint=STEP]`.
+    """`evaluate run=DIR [episodes=20] [seed=12345] [checkpoint=STEP] [output=FILE]`.
+
+    `output` is a CSV file, of which :func:`~resel_torchrl.training.write_evaluation`
+    tells the columns.
 
     Args:
         arguments: What stands after the command.
@@ -194,19 +197,29 @@ def evaluate_command(arguments: Sequence[str]) -> int:
         Exit status: 0, or 2 after a mistake in the arguments.
     """
     known = {"run": str, "episodes": at_least(1), "seed": at_least(0)}
-    known["checkpoint"] = at_least(0)
+    known |= {"checkpoint": at_least(0), "output": str}
     values = read_arguments(arguments, known)
     if "run" not in values:
         raise ConfigError(["run: missing; write run=RUN_DIR."])
+    output = values.pop("output", None)
     result = evaluate_run(values.pop("run"), **values)
     for episode, (total, length) in enumerate(
         zip(result.returns, result.lengths, strict=True)
     ):
-        print(f"episode {episode}: return {total:.2f}, {length} steps")  # noqa: T201
+        further = {name: of[episode] for name, of in result.measures.items()}
+        further |= result.tasks[episode] if result.tasks else {}
+        words = [f"return {total:.2f}", f"{length} steps"]
+        words += [f"{name} {value:.4g}" for name, value in further.items()]
+        print(f"episode {episode}: {', '.join(words)}")  # noqa: T201
     print(  # noqa: T201
         f"mean {result.mean:.2f} ± {result.standard_error:.2f} (s.e.) over "
         f"{len(result.returns)} episodes"
     )
+    for name, value in result.mean_measures.items():
+        print(f"mean {name} {value:.4g}")  # noqa: T201
+    if output is not None:
+        write_evaluation(output, result)
+        print(f"wrote {output}")  # noqa: T201
     return 0
 
 
@@ -254,7 +267,7 @@ USAGE = """python -m resel_torchrl COMMAND
 
   train task=pendulum_v [NAME=VALUE ...]   train an agent; --help lists every value
   train resume=RUN_DIR [steps=NUMBER]      go on with a stopped run
-  evaluate run=RUN_DIR [episodes=20]       returns of its deterministic policy
+  evaluate run=RUN_DIR [output=FILE.csv]   returns of its deterministic policy
   plot runs=RUN_DIR,RUN_DIR [output=FILE]  learning curves
   plot evaluations=FILE,FILE factor=NAME   returns against a factor of the tasks
 """
@@ -274,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     <BLANKLINE>
       train task=pendulum_v [NAME=VALUE ...]   train an agent; --help lists every value
       train resume=RUN_DIR [steps=NUMBER]      go on with a stopped run
-      evaluate run=RUN_DIR [episodes=20]       returns of its deterministic policy
+      evaluate run=RUN_DIR [output=FILE.csv]   returns of its deterministic policy
       plot runs=RUN_DIR,RUN_DIR [output=FILE]  learning curves
       plot evaluations=FILE,FILE factor=NAME   returns against a factor of the tasks
     <BLANKLINE>

@@ -15,7 +15,12 @@ from resel_torchrl.training.collect_process import ProcessCollector
 from resel_torchrl.training.console import Progress, stop_on_signal
 from resel_torchrl.training.curriculum import Curriculum
 from resel_torchrl.training.episode import EpisodeResult, episode_seed, flat_episode
-from resel_torchrl.training.evaluate import Evaluation, evaluate, evaluate_vector
+from resel_torchrl.training.evaluate import (
+    Evaluation,
+    evaluate,
+    evaluate_vector,
+    write_evaluation,
+)
 from resel_torchrl.training.generators import (
     generator_states,
     restore_generators,
@@ -70,4 +75,5 @@ __all__ = [
     "seed_generators",
     "stop_on_signal",
     "untouched_generators",
+    "write_evaluation",
 ]

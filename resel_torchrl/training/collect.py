@@ -106,9 +106,9 @@ class Collector:
         return self.steps - max(self._t, 0) < self.random_steps
 
     @property
-    def curriculum_options(self) -> tuple[str, ...]:
-        """What the curriculum changes: beside the measures in an episode's result."""
-        return () if self.curriculum is None else (self.curriculum.option,)
+    def curriculum_measures(self) -> tuple[str, ...]:
+        """What the result of an episode holds beside the environment's measures."""
+        return () if self.curriculum is None else (self.curriculum.name,)
 
     def step(self) -> EpisodeResult | None:
         """Makes one environment step.
@@ -186,7 +186,7 @@ class Collector:
         self._t = -1
         result = EpisodeResult(self._return, length, measures)
         if self.curriculum is not None:
-            measures[self.curriculum.option] = float(self.curriculum.value)
+            measures[self.curriculum.name] = float(self.curriculum.value)
             self.curriculum.end_episode(result)
         return result
 

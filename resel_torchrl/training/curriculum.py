@@ -67,6 +67,11 @@ class Curriculum:
         self._last: deque[float] = deque(maxlen=window)
 
     @property
+    def name(self) -> str:
+        """What the log calls the option."""
+        return f"curriculum_{self.option}"
+
+    @property
     def value(self) -> int:
         """The value of the present stage."""
         return self.values[self.stage]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -20,7 +22,7 @@ from resel_torchrl.training.episode import (
 )
 from resel_torchrl.training.generators import untouched_generators
 
-__all__ = ["Evaluation", "evaluate", "evaluate_vector"]
+__all__ = ["Evaluation", "evaluate", "evaluate_vector", "write_evaluation"]
 
 Policy = Callable[..., np.ndarray | int]
 
@@ -205,6 +207,37 @@ def _task(info: Mapping[str, Any]) -> dict[str, float]:
 def _vector_task(infos: Mapping[str, Any], i: int) -> dict[str, float]:
     task = infos.get("task", {})
     return {k: float(values[i]) for k, values in task.items() if not k.startswith("_")}
+
+
+def write_evaluation(path: str | Path, evaluation: Evaluation) -> None:
+    """Writes a row per episode: number, return, length, measures, task.
+
+    Args:
+        path: CSV file; its folder is made, an older file replaced.
+        evaluation: What it holds.
+
+    >>> import tempfile
+    >>> result = Evaluation((-3.5,), (200,), {"success": (1.0,)}, ({"gravity": 0.9},))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_evaluation(f"{folder}/a.csv", result)
+    ...     print(Path(folder, "a.csv").read_text(), end="")
+    episode,return,length,success,gravity
+    0,-3.5,200,1.0,0.9
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tasks = evaluation.tasks or tuple({} for _ in evaluation.returns)
+    factors = list(tasks[0])
+    with open(path, "w", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        columns = ["episode", "return", "length", *evaluation.measures, *factors]
+        writer.writerow(columns)
+        for i, (total, length) in enumerate(
+            zip(evaluation.returns, evaluation.lengths, strict=True)
+        ):
+            measures = [values[i] for values in evaluation.measures.values()]
+            factors_of = [tasks[i][name] for name in factors]
+            writer.writerow([i, total, length, *measures, *factors_of])
 
 
 def _check_episodes(episodes: int) -> None:

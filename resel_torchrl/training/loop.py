@@ -122,7 +122,7 @@ class Training:
             positions = self._resume()
             self._metrics = CsvLog(
                 run.metrics,
-                [*METRIC_COLUMNS, *measures, *collector.curriculum_options],
+                [*METRIC_COLUMNS, *measures, *collector.curriculum_measures],
                 position=positions.get("metrics"),
             )
             self._evals = CsvLog(

@@ -109,7 +109,7 @@ class VectorCollector:
         self._t = np.full(copies, -1)  # no episode under way
         self._random: list[np.random.Generator | None] = [None] * copies
 
-    curriculum_options = ()  # a stage would begin in the midst of the others' episodes
+    curriculum_measures = ()  # a stage would begin in the midst of the others' episodes
 
     @property
     def episodes(self) -> int:

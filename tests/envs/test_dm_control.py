@@ -2,13 +2,15 @@
 
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 
-from resel_torchrl.config import choices, compose
+from resel_torchrl.config import choices
 from resel_torchrl.envs import dm_control, make_gym
 from tests.envs.helpers import Episode, play, random_actions, same
 
@@ -155,12 +157,16 @@ def test_no_display_and_no_opengl_is_needed(tmp_path, monkeypatch):
 
 
 def test_each_of_the_suites_tasks_has_a_configuration():
-    named = {f"dmc_{d}_{t}" for d, tasks in dm_control.SUITE.items() for t in tasks}
+    files = resources.files("resel_torchrl.config") / "task"
+    named = {
+        f"dmc_{names['domain_name']}_{names['task_name']}": task
+        for task, names in dm_control.TASKS.items()
+    }
     assert len(named) == 24
-    assert {name for name in choices("task") if name.startswith("dmc_")} == named
-    for task, names in dm_control.TASKS.items():
-        config = compose([f"task=dmc_{names['domain_name']}_{names['task_name']}"])
-        assert config.env.id == task
+    assert {name for name in choices("task") if name.startswith("dmc_")} == set(named)
+    for name, task in named.items():
+        values = yaml.safe_load((files / f"{name}.yaml").read_text())
+        assert (values["task"], values["env"]["id"]) == (name, task)
 
 
 @pytest.mark.slow

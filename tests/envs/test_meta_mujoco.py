@@ -165,6 +165,28 @@ def test_robot_is_put_back_between_the_inner_episodes(env):
     assert env.unwrapped.model is model and env.unwrapped.data is data
 
 
+def test_each_trial_has_a_start_of_its_own_at_its_inner_reset():
+    env = make_gym("CheetahDir-v0", inner_steps=1)
+    starts = []
+    for seed in (0, 1, None, None):
+        first, _ = env.reset(seed=seed)
+        second, *_ = env.step(np.zeros(6, np.float32))
+        starts += [tuple(first[:-1]), tuple(second[:-1])]
+    assert len(set(starts)) == len(starts)
+
+
+def test_contact_forces_of_the_ant_are_clipped(envs):
+    env = envs["AntDir-v0"]
+    env.reset(seed=1)
+    data, largest = env.unwrapped.data, 0.0
+    for action in random_actions(env, steps=60):
+        *_, info = env.step(action)
+        squares = np.square(np.clip(data.cfrc_ext, -1, 1)).sum()
+        assert info["reward_contact"] == pytest.approx(-5e-4 * squares)
+        largest = max(largest, np.abs(data.cfrc_ext).max())
+    assert largest > 1  # so that the clip had something to do
+
+
 def test_reset_builds_no_model(env):
     model = env.unwrapped.model
     env.reset(seed=0)
