@@ -295,8 +295,8 @@ def _environment_problems(env_id: Any) -> list[str]:
     if env_id in known:
         return []
     hint = nearest(env_id, known)
-    if hint.startswith("Known"):  # nothing near: Gymnasium's own are too many to list
-        hint = nearest(env_id, task_names())
+    if hint.startswith("Known"):  # nothing near, and too many to list
+        hint = "resel_torchrl.envs.task_names() lists those of this package."
     return [
         f"env.id: no environment of the name {env_id!r}. {hint} One of your own is "
         "written module:id."
