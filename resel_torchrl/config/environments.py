@@ -186,10 +186,10 @@ def curriculum_problems(value: Callable[[str], Any]) -> list[str]:
 curriculum.values=[...], or curriculum.option=null for no curriculum.']
     """
     values, steps = value("curriculum.values"), value("curriculum.at_steps")
-    if value("curriculum.option") is None or not _are_whole(values):
+    if value("curriculum.option") is None or not _are(values, int, float):
         return []
     problems = []
-    if steps is None or _are_whole(steps):
+    if steps is None or _are(steps, int):
         for problem in schedule_problems(values, steps):
             name = problem.partition(":")[0]
             problems.append(
@@ -284,5 +284,5 @@ def _own_limit(config: Config) -> int | None:
         return None
 
 
-def _are_whole(values: Any) -> bool:
-    return isinstance(values, Sequence) and all(type(v) is int for v in values)
+def _are(values: Any, *types: type) -> bool:
+    return isinstance(values, Sequence) and all(type(v) in types for v in values)

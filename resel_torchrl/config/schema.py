@@ -67,7 +67,7 @@ Sizes = Annotated[
     ),
 ]
 Numbers = Annotated[
-    list[int],
+    list[int | float],
     Limit("a list of numbers above 0", lambda values: all(v > 0 for v in values)),
 ]
 Steps = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,11 +24,15 @@ class Wind(gymnasium.Env):
 
     Each step adds the action, each coordinate of it clipped to [-0.1, 0.1], and the
     wind to the position, which is the observation. The reward is 1 where the point is
-    then within 0.03 of (0, 1), else 0. The wind is that of the task, drawn from
+    then within ``radius`` of (0, 1), else 0. The wind is that of the task, drawn from
     [-0.08, 0.08]² and the same in all of an episode. An episode has no end of its own:
     see :class:`resel_torchrl.envs.meta_rl.Trial`.
 
+    Random moves hardly ever come so near. ``reset(options={"radius": r})`` makes the
+    goal of one episode larger, which a curriculum may use.
+
     Args:
+        radius: of the goal.
         split: which tasks are played.
         n_train: number of tasks to train on.
         n_test: number of tasks to test on.
@@ -38,9 +43,10 @@ class Wind(gymnasium.Env):
     Attributes:
         n_tasks: number of tasks in the split.
         facts: the set of tasks, in plain data.
+        curriculum_options: ``("radius",)``.
 
     Raises:
-        ValueError: as :class:`resel_torchrl.envs.task_set.TaskSet`.
+        ValueError: if a radius is no finite number above 0; and as :class:`resel_torchrl.envs.task_set.TaskSet`.
 
     Examples:
         >>> env = Wind(train_tasks=[[0.05, 0.0]])
@@ -54,9 +60,12 @@ class Wind(gymnasium.Env):
     observation_space = Box(-np.inf, np.inf, (2,), np.float32)
     action_space = Box(-0.1, 0.1, (2,), np.float32)
 
+    curriculum_options = ("radius",)
+
     def __init__(
         self,
         *,
+        radius: float = GOAL_RADIUS,
         split: Split = "train",
         n_train: int = 40,
         n_test: int = 20,
@@ -75,6 +84,7 @@ class Wind(gymnasium.Env):
         )
         self.n_tasks = len(self._tasks.tasks)
         self.facts = self._tasks.facts()
+        self._own_radius = self._radius = _checked_radius(radius)
         self._wind = np.zeros(2)
         self._position = np.zeros(2)
 
@@ -83,6 +93,7 @@ class Wind(gymnasium.Env):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Takes a task, that of number ``options["task"]`` or a random one."""
         super().reset(seed=seed)
+        self._radius = _checked_radius((options or {}).get("radius", self._own_radius))
         self._wind = np.array(self._tasks.choose(self.np_random, options))
         return self.restart(), self._info()
 
@@ -98,10 +109,17 @@ class Wind(gymnasium.Env):
         action = np.asarray(action, np.float64)
         self._position = self._position + np.clip(action, -0.1, 0.1) + self._wind
         distance = np.hypot(*(self._position - GOAL))
-        reward = float(distance <= GOAL_RADIUS)
+        reward = float(distance <= self._radius)
         observation = self._position.astype(np.float32)
         return observation, reward, False, False, self._info()
 
     def _info(self) -> dict[str, Any]:
         wind_x, wind_y = self._wind.tolist()
         return {"task": {"wind_x": wind_x, "wind_y": wind_y}}
+
+
+def _checked_radius(radius: Any) -> float:
+    number = isinstance(radius, numbers.Real) and not isinstance(radius, bool)
+    if not number or not 0 < radius < np.inf:
+        raise ValueError(f"expected radius to be a number above 0, got {radius!r}")
+    return float(radius)

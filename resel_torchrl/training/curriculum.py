@@ -45,7 +45,7 @@ class Curriculum:
     def __init__(
         self,
         option: str,
-        values: Sequence[int],
+        values: Sequence[float],
         *,
         at_steps: Sequence[int] | None = None,
         measure: str = "success",
@@ -72,11 +72,11 @@ class Curriculum:
         return f"curriculum_{self.option}"
 
     @property
-    def value(self) -> int:
+    def value(self) -> float:
         """The value of the present stage."""
         return self.values[self.stage]
 
-    def begin_episode(self, steps: int) -> dict[str, int]:
+    def begin_episode(self, steps: int) -> dict[str, float]:
         """The options of the `reset` that begins an episode.
 
         Args:
@@ -119,7 +119,7 @@ class Curriculum:
 
 
 def schedule_problems(
-    values: Sequence[int], at_steps: Sequence[int] | None
+    values: Sequence[float], at_steps: Sequence[int] | None
 ) -> list[str]:
     """What is wrong with a schedule, in sentences without an end.
 
@@ -133,7 +133,7 @@ def schedule_problems(
     problems = []
     if not values:
         problems.append("values: expected one value or more, got none")
-    if any(value < 1 for value in values):
+    if any(value <= 0 for value in values):
         problems.append(f"values: expected numbers above 0, got {list(values)}")
     if at_steps is None:
         return problems

@@ -122,3 +122,20 @@ def test_task_is_described():
     info = task_info("Wind-v0")
     assert (info.observation_size, info.action_size, info.horizon) == (2, 2, 75)
     assert info.measures == ()
+
+
+def test_goal_of_one_episode_may_be_larger():
+    env = make_gym("Wind-v0", train_tasks=[[0.0, 0.0]])
+    up = np.float32([0.0, 1.0])  # 0.1 a step
+    first = {}
+    for radius in (0.03, 0.55, None):
+        options = None if radius is None else {"radius": radius}
+        env.reset(seed=0, options=options)
+        rewards = [env.step(up)[1] for _ in range(12)]
+        first[radius] = 1 + rewards.index(1.0)
+    assert first == {0.03: 10, 0.55: 5, None: 10}
+    for radius in (0, -1.0, "wide", float("nan"), True):
+        with pytest.raises(ValueError, match="expected radius to be a number above 0"):
+            env.reset(seed=0, options={"radius": radius})
+        with pytest.raises(ValueError, match="expected radius to be a number above 0"):
+            make_gym("Wind-v0", radius=radius)
