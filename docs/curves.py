@@ -16,10 +16,15 @@ from resel_torchrl.analysis import figure, plot, plot_curves, results
 DRAWN_BY = [Path(inspect.getfile(module)) for module in (figure, plot, results)]
 
 
+def columns(path: Path) -> set[str]:
+    """The header of a CSV file."""
+    with open(path, newline="") as stream:
+        return set(next(csv.reader(stream), []))
+
+
 def is_learning_curve(path: Path) -> bool:
     """Whether a CSV file has the columns that every learning curve has."""
-    with open(path, newline="") as stream:
-        return {"step", "return", "seed"} <= set(next(csv.reader(stream), []))
+    return {"step", "return", "seed"} <= columns(path)
 
 
 def draw_curves(docs: Path) -> list[Path]:
@@ -35,7 +40,9 @@ def draw_curves(docs: Path) -> list[Path]:
     for picture, path in pictures.items():
         newest = max(file.stat().st_mtime_ns for file in (path, *DRAWN_BY))
         if not picture.exists() or picture.stat().st_mtime_ns < newest:
-            drawn.append(plot_curves(path, picture))
+            # Where the field reports success, that is drawn and not the return.
+            measure = "success" if "success" in columns(path) else None
+            drawn.append(plot_curves(path, picture, measure))
     return drawn
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections import defaultdict
@@ -67,7 +68,9 @@ def mean_curve(seeds: Sequence[Sequence[Result]]) -> list[MeanPoint]:
 
 
 def plot_runs(
-    run_dirs: str | Path | Sequence[str | Path], output: str | Path = "returns.png"
+    run_dirs: str | Path | Sequence[str | Path],
+    output: str | Path = "returns.png",
+    measure: str | None = None,
 ) -> Path:
     r"""Draws the evaluation returns of runs; one panel a task, one colour an agent.
 
@@ -81,13 +84,15 @@ def plot_runs(
         run_dirs: What :func:`resel_torchrl.analysis.find_runs` takes: a path, a glob,
             or several.
         output: Path of the figure: PNG, PDF or SVG.
+        measure: What is drawn in place of the return: a measure of the task, such as
+            `success`. The data hold both.
 
     Returns:
         The path of the figure.
 
     Raises:
         RunError: If a directory is no run or has no evaluation; nothing is written.
-        ValueError: If `output` has another ending.
+        ValueError: If `output` has another ending, or a run has no such measure.
         ModuleNotFoundError: If matplotlib is not installed.
 
     >>> import tempfile
@@ -104,13 +109,15 @@ def plot_runs(
     """
     path = output_path(output)
     results = read_runs(find_runs(run_dirs))
-    _draw(results, path)
+    _draw(results, path, measure)
     write_results(path.with_suffix(".csv"), results)
     return path
 
 
 def plot_curves(
-    csvs: str | Path | Sequence[str | Path], output: str | Path = "returns.png"
+    csvs: str | Path | Sequence[str | Path],
+    output: str | Path = "returns.png",
+    measure: str | None = None,
 ) -> Path:
     """Draws CSV files of results, such as docs/results/<family>/<task>.csv.
 
@@ -119,6 +126,7 @@ def plot_curves(
     Args:
         csvs: One file or several, each as :func:`read_results` reads it.
         output: Path of the figure: PNG, PDF or SVG.
+        measure: As for :func:`plot_runs`.
 
     Returns:
         The path of the figure.
@@ -126,7 +134,8 @@ def plot_curves(
     Raises:
         FileNotFoundError: If a file is not there.
         ValueError: If a file is not of that form, or an agent has two values at the
-            same step with the same seed; nothing is written.
+            same step with the same seed, or a file lacks the measure; nothing is
+            written.
         ModuleNotFoundError: If matplotlib is not installed.
 
     >>> import tempfile
@@ -149,13 +158,15 @@ def plot_curves(
                 f"step {r.step}, got two; name the agents apart in the column agent."
             )
         seen.add(place)
-    _draw(results, path)
+    _draw(results, path, measure)
     return path
 
 
-def _draw(results: Sequence[Result], path: Path) -> None:
+def _draw(results: Sequence[Result], path: Path, measure: str | None) -> None:
     if not results:
         raise ValueError("expected results to draw, got none; give a file or run.")
+    if measure is not None:
+        results = [_of_measure(r, measure) for r in results]
     tasks: dict[str, dict[str, dict[int, list[Result]]]] = {}
     for r in sorted(results, key=lambda r: (r.task, r.agent, r.seed, r.step)):
         agents = tasks.setdefault(r.task, {})
@@ -179,8 +190,24 @@ def _draw(results: Sequence[Result], path: Path) -> None:
             fontsize="small",
         )
     for ax in axes[:: min(len(axes), 4)]:
-        ax.set_ylabel("evaluation return\n(sum of rewards per episode)")
+        ax.set_ylabel(
+            f"evaluation: {measure}\n(mean over episodes)"
+            if measure
+            else "evaluation return\n(sum of rewards per episode)"
+        )
     save_figure(figure, path)
+
+
+def _of_measure(result: Result, measure: str) -> Result:
+    """The result with the measure where the return was."""
+    if measure not in result.measures:
+        known = ", ".join(result.measures) or "nothing else"
+        raise ValueError(
+            f"expected a measure that {result.task} has beside the return ({known}), "
+            f"got {measure!r}; choose one of these, or leave it out for the return."
+        )
+    value = result.measures[measure]
+    return dataclasses.replace(result, episode_return=value)
 
 
 def _draw_agent(

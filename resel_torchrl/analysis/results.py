@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 __all__ = ["Result", "read_results", "write_results"]
@@ -24,6 +25,7 @@ class Result:
         seed: Seed of the training run.
         agent: What was trained: its core, or any label of a legend.
         task: Name of the task.
+        measures: What else was measured, by name, such as the rate of success.
 
     >>> result = Result(1000, -310.5, seed=0, agent="gru", task="pendulum_v")
     >>> result.episode_return
@@ -35,6 +37,7 @@ class Result:
     seed: int
     agent: str
     task: str
+    measures: dict[str, float] = field(default_factory=dict, repr=False)
 
 
 def read_results(path: str | Path) -> list[Result]:
@@ -42,7 +45,8 @@ def read_results(path: str | Path) -> list[Result]:
 
     A column `agent` (or `core`) and a column `task` are taken if they are there; else
     the agent is "RESeL" and the task is the file's name without its ending, as in
-    docs/results/<family>/<task>.csv. Other columns are left alone.
+    docs/results/<family>/<task>.csv. Other columns are measures, where they hold
+    numbers.
 
     Args:
         path: The file.
@@ -103,13 +107,15 @@ def write_results(path: str | Path, results: Iterable[Result]) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    results = list(results)
+    names = list(dict.fromkeys(name for r in results for name in r.measures))
     with open(path, "w", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(
-            (r.step, repr(float(r.episode_return)), r.seed, r.agent, r.task)
-            for r in results
-        )
+        writer.writerow((*COLUMNS, *names))
+        for r in results:
+            values = [r.episode_return, *(r.measures.get(name) for name in names)]
+            value, *others = ["" if v is None else repr(float(v)) for v in values]
+            writer.writerow((r.step, value, r.seed, r.agent, r.task, *others))
 
 
 def _result(row: dict[str, str | None], place: str, task: str) -> Result:
@@ -131,4 +137,25 @@ def _result(row: dict[str, str | None], place: str, task: str) -> Result:
         seed=seed,
         agent=row.get("agent") or row.get("core") or "RESeL",
         task=row.get("task") or task,
+        measures=read_numbers(row, [*COLUMNS, "core"]),
     )
+
+
+def read_numbers(
+    row: dict[str, str | None], left_out: Sequence[str]
+) -> dict[str, float]:
+    """The finite numbers of a row of a CSV file, by column.
+
+    Args:
+        row: Text by column.
+        left_out: Columns that are something else.
+
+    >>> read_numbers({"step": "5", "success": "0.5", "note": "fast"}, ["step"])
+    {'success': 0.5}
+    """
+    numbers = {}
+    for name, text in row.items():
+        with contextlib.suppress(TypeError, ValueError):
+            if name not in left_out and math.isfinite(float(text)):
+                numbers[name] = float(text)
+    return numbers

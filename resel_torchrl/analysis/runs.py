@@ -13,8 +13,9 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from resel_torchrl.analysis.results import Result
+from resel_torchrl.analysis.results import Result, read_numbers
 from resel_torchrl.training import RunDirectory, RunError
+from resel_torchrl.training.log import EVAL_COLUMNS
 
 __all__ = ["find_runs", "read_runs", "split_paths"]
 
@@ -162,6 +163,7 @@ def _distinguishing(settings: Sequence[dict[str, Any]]) -> list[str]:
         name
         for name in names
         if name.split(".")[0] not in UNLABELLED
+        and not name.startswith("env.facts.")  # what follows from the others
         and any(entry.get(name) != settings[0].get(name) for entry in settings)
     ]
 
@@ -184,4 +186,5 @@ def _evaluations(run: RunDirectory, label: str, task: str) -> Iterator[Result]:
                 f"{run.eval}, line {number}: expected numbers in the columns step, "
                 f"seed and mean, got {row}; put the run's own file back."
             ) from None
-        yield Result(step, mean, seed, label, task)
+        measures = read_numbers(row, EVAL_COLUMNS)
+        yield Result(step, mean, seed, label, task, measures)

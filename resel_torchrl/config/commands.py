@@ -224,7 +224,10 @@ def evaluate_command(arguments: Sequence[str]) -> int:
 
 
 def plot_command(arguments: Sequence[str]) -> int:
-    """`plot runs=DIR,DIR [output=FILE]`: learning curves; a directory may be a glob.
+    """`plot runs=DIR,DIR [measure=NAME] [output=FILE]`: learning curves.
+
+    A directory may be a glob; a measure, such as `success`, is drawn in place of the
+    return.
 
     Or `plot evaluations=FILE,FILE factor=NAME [output=FILE]`: the returns in files that
     `evaluate` wrote, against a factor of the tasks.
@@ -235,10 +238,14 @@ def plot_command(arguments: Sequence[str]) -> int:
     Returns:
         Exit status: 0, or 2 after a mistake in the arguments.
     """
-    known = dict.fromkeys(("runs", "evaluations", "factor", "output"), str)
-    values = read_arguments(arguments, known)
-    if values.keys() - {"output"} not in ({"runs"}, {"evaluations", "factor"}):
-        wanted = "write runs=RUN_DIR,RUN_DIR, or evaluations=FILE,FILE factor=NAME."
+    names = ("runs", "measure", "evaluations", "factor", "output")
+    values = read_arguments(arguments, dict.fromkeys(names, str))
+    given = values.keys() - {"output"}
+    if given not in ({"runs"}, {"runs", "measure"}, {"evaluations", "factor"}):
+        wanted = (
+            "write runs=RUN_DIR,RUN_DIR [measure=NAME], or "
+            "evaluations=FILE,FILE factor=NAME."
+        )
         if values.keys() <= {"output"}:
             raise ConfigError([f"runs: missing; {wanted}"])
         got = " ".join(f"{name}=" for name in values if name != "output")
@@ -268,7 +275,7 @@ USAGE = """python -m resel_torchrl COMMAND
   train task=pendulum_v [NAME=VALUE ...]   train an agent; --help lists every value
   train resume=RUN_DIR [steps=NUMBER]      go on with a stopped run
   evaluate run=RUN_DIR [output=FILE.csv]   returns of its deterministic policy
-  plot runs=RUN_DIR,RUN_DIR [output=FILE]  learning curves
+  plot runs=RUN_DIR,RUN_DIR [measure=NAME] learning curves
   plot evaluations=FILE,FILE factor=NAME   returns against a factor of the tasks
 """
 
@@ -288,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
       train task=pendulum_v [NAME=VALUE ...]   train an agent; --help lists every value
       train resume=RUN_DIR [steps=NUMBER]      go on with a stopped run
       evaluate run=RUN_DIR [output=FILE.csv]   returns of its deterministic policy
-      plot runs=RUN_DIR,RUN_DIR [output=FILE]  learning curves
+      plot runs=RUN_DIR,RUN_DIR [measure=NAME] learning curves
       plot evaluations=FILE,FILE factor=NAME   returns against a factor of the tasks
     <BLANKLINE>
     0

@@ -168,7 +168,7 @@ def test_on_the_command_line(tmp_path, capsys):
     assert output.read_bytes().startswith(b"\x89PNG")
     assert len(read_evaluations(output.with_suffix(".csv"))) == 14
     for arguments, message in (
-        ([files], "write runs=RUN_DIR,RUN_DIR, or evaluations=FILE,FILE factor=NAME"),
+        ([files], "write runs=RUN_DIR,RUN_DIR [measure=NAME], or evaluations=FILE,FILE factor=NAME"),
         ([files, "factor=gravity", "runs=a"], "expected other names together"),
         (["factor=gravity"], "factor=: expected other names together"),
         ([files, "factor=wind"], "choose one of these as factor"),

@@ -227,3 +227,20 @@ def test_drawing_leaves_matplotlib_as_it_was(tmp_path):
     assert ("matplotlib.pyplot" in sys.modules) is had_pyplot
     with pytest.raises(ValueError, match="expected one or more"):
         plot_output_variation([], tmp_path / "b.png")
+
+
+def test_a_measure_is_drawn_in_place_of_the_return(tmp_path, monkeypatch):
+    rows = [Result(10, -5.0, 0, "gru", "maze", {"success": 0.5, "apples": 7.0})]
+    write_results(tmp_path / "maze.csv", rows)
+    assert read_results(tmp_path / "maze.csv") == rows
+    drawn = []
+    points = plot.mean_curve
+    monkeypatch.setattr(
+        plot, "mean_curve", lambda s: drawn.append(points(s)) or drawn[-1]
+    )
+    for measure, value in ((None, -5.0), ("success", 0.5), ("apples", 7.0)):
+        plot_curves(tmp_path / "maze.csv", tmp_path / "a.png", measure)
+        assert drawn[-1][0].mean == value
+    with pytest.raises(ValueError, match=r"\(success, apples\), got 'sucess'"):
+        plot_curves(tmp_path / "maze.csv", tmp_path / "b.png", "sucess")
+    assert not (tmp_path / "b.png").exists()
