@@ -6,7 +6,8 @@ resel_torchrl/config, with a comment above it; the same command without a checko
 `python -m resel_torchrl train`. No simulator is needed.
 
     python recipes/credit_assignment.py                    # tmaze_active
-    python recipes/credit_assignment.py task=tmaze_passive env.kwargs.length=100
+    python recipes/credit_assignment.py task=tmaze_passive env.kwargs.length=100 \
+        'curriculum.values=[5,10,20,50,100]'
     python recipes/credit_assignment.py task=key_to_door_60 seed=1
     python recipes/credit_assignment.py resume=runs/key_to_door_60/gru-seed1
     python recipes/credit_assignment.py --multirun seed=0,1,2 \

@@ -147,7 +147,8 @@ def plot_by_factor(
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If a file is not of that form or has no such factor, or two are of
-            the same label; nothing is written.
+            the same label, or the data would overwrite a file that is read; nothing
+            is written.
         ModuleNotFoundError: If matplotlib is not installed.
 
     >>> import tempfile
@@ -159,6 +160,12 @@ def plot_by_factor(
     ('gravity.png', 'gru,1,9.5,80,0.4')
     """
     path = output_path(output)
+    data = path.with_suffix(".csv")
+    if data.resolve() in [file.resolve() for file in _find(files)]:
+        raise ValueError(
+            f"expected an output whose data do not overwrite what is read, got {path}, "
+            f"whose data are {data}; give the figure another name."
+        )
     curves = _read(files, factor)
     figure, (ax,) = new_figure(1, height=3.2 + 0.2 * len(curves))
     for number, (label, episodes) in enumerate(curves.items()):
@@ -179,7 +186,7 @@ def plot_by_factor(
         loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False, fontsize="small"
     )
     save_figure(figure, path)
-    _write(path.with_suffix(".csv"), curves, factor)
+    _write(data, curves, factor)
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -202,6 +203,8 @@ def evaluate_command(arguments: Sequence[str]) -> int:
     if "run" not in values:
         raise ConfigError(["run: missing; write run=RUN_DIR."])
     output = values.pop("output", None)
+    if output is not None:
+        _check_writable(output)
     result = evaluate_run(values.pop("run"), **values)
     for episode, (total, length) in enumerate(
         zip(result.returns, result.lengths, strict=True)
@@ -221,6 +224,19 @@ def evaluate_command(arguments: Sequence[str]) -> int:
         write_evaluation(output, result)
         print(f"wrote {output}")  # noqa: T201
     return 0
+
+
+def _check_writable(path: str) -> None:
+    """Before an evaluation is made whose file could not be written."""
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a"):
+            pass
+    except OSError as error:
+        raise RunError(
+            f"output: expected a file that can be written, got {path}: "
+            f"{error.strerror}; write output=FILE.csv."
+        ) from None
 
 
 def plot_command(arguments: Sequence[str]) -> int:

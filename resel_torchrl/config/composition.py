@@ -161,6 +161,8 @@ def to_yaml(config: Config) -> str:
 def load_config(path: str | Path) -> Config:
     """Reads the configuration that a run directory stores.
 
+    Values that an older version did not know are those of the packaged train.yaml.
+
     Raises:
         ConfigError: If the file is not readable YAML or holds a mistake.
 
@@ -173,7 +175,14 @@ def load_config(path: str | Path) -> Config:
     True
     """
     try:
-        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        text = (
+            resources.files("resel_torchrl.config").joinpath("train.yaml").read_text()
+        )
+        defaults = OmegaConf.create(text)
+        for name in ("defaults", "hydra"):
+            defaults.pop(name)
+        stored = OmegaConf.load(path)
+        values = OmegaConf.to_container(OmegaConf.merge(defaults, stored), resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError([f"{path}: expected YAML, got: {error}"]) from None
     return validate(values)

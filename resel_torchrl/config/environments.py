@@ -239,10 +239,12 @@ def task_problems(config: Config, task: TaskInfo, test: TaskInfo) -> list[str]:
             )
     facts = config.env.facts
     if facts and facts != task.facts:
+        names = [*task.facts, *(name for name in facts if name not in task.facts)]
+        other = [n for n in names if facts.get(n) != task.facts.get(n)]
         problems.append(
-            f"env.facts: expected what {config.env.id} tells of itself, "
-            f"{dict(task.facts)}, got {facts}; a new run leaves it out, and a stopped "
-            "run goes on with the environment that it began with only."
+            f"env.facts: expected what {config.env.id} tells of itself, got another "
+            f"{', '.join(other)}; a new run leaves it out, and a stopped run goes on "
+            "with the environment that it began with only."
         )
     option = config.curriculum.option
     if option is None:
@@ -259,9 +261,16 @@ def task_problems(config: Config, task: TaskInfo, test: TaskInfo) -> list[str]:
     for value in config.curriculum.values:
         try:
             env.reset(seed=0, options={option: value})
-        except ValueError as error:
+        except (ValueError, TypeError, LookupError) as error:
             problems.append(f"curriculum.values: {value} cannot be used: {error}.")
+    whole = env.get_wrapper_attr(option) if env.has_wrapper_attr(option) else None
     env.close()
+    if whole is not None and config.curriculum.values[-1] != whole:
+        problems.append(
+            f"curriculum.values: expected the last one to be the {option} of the whole "
+            f"task, {whole}, got {config.curriculum.values[-1]}; write "
+            f"curriculum.values=[...,{whole}], or curriculum.option=null."
+        )
     if config.curriculum.at_steps is None and (
         config.curriculum.measure not in task.measures
     ):

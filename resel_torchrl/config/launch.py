@@ -7,6 +7,7 @@ import operator
 from collections.abc import Sequence
 from pathlib import Path
 
+import gymnasium
 import torch
 from torchrl._utils import logger as torchrl_logger
 
@@ -59,6 +60,11 @@ from resel_torchrl.training import (
 
 __all__ = ["evaluate_run", "make_training", "open_run"]
 
+#: What an environment raises that cannot be made from its arguments.
+CANNOT_BE_MADE = (
+    *(ValueError, TypeError, LookupError, ImportError, OSError),
+    gymnasium.error.Error,
+)
 #: What may differ between the configuration of a checkpoint and the one of its run.
 FREE_KEYS = ("steps", "eval", "log", "run_dir", "resume")
 
@@ -225,10 +231,15 @@ def _checked_task(config: Config) -> tuple[Config, TaskInfo]:
     """
     try:
         make_run_env(config).close()
-        task, test = read_tasks(config)
-    except (ValueError, TypeError, ModuleNotFoundError) as error:
+    except CANNOT_BE_MADE as error:
         raise ConfigError(
             [f"env.id: {config.env.id} cannot be made: {error}"]
+        ) from None
+    try:
+        task, test = read_tasks(config)
+    except CANNOT_BE_MADE as error:
+        raise ConfigError(
+            [f"eval.kwargs: {config.env.id} cannot be made with them: {error}"]
         ) from None
     problems = task_problems(config, task, test)
     facts = dict(task.facts)

@@ -66,20 +66,6 @@ Sizes = Annotated[
         lambda sizes: len(sizes) > 0 and all(size > 0 for size in sizes),
     ),
 ]
-Numbers = Annotated[
-    list[int | float],
-    Limit("a list of numbers above 0", lambda values: all(v > 0 for v in values)),
-]
-Steps = Annotated[
-    list[int] | None,
-    Limit(
-        "null or ascending steps above 0",
-        lambda steps: (
-            steps is None
-            or all(b > a for a, b in zip([0, *steps], steps, strict=False))
-        ),
-    ),
-]
 LoggerNames = Annotated[
     list[str],
     Limit(
@@ -219,8 +205,8 @@ class CurriculumConfig:
     """
 
     option: str | None
-    values: Numbers
-    at_steps: Steps
+    values: list[int | float]
+    at_steps: list[int] | None
     measure: str
     level: float
     window: PositiveInt

@@ -130,6 +130,10 @@ class HiddenDynamics(gymnasium.Wrapper, RecordConstructorArgs):
                 f"expected a log_range above 0, got {log_range}: multipliers lie "
                 f"between {BASE:g} ** -log_range and {BASE:g} ** log_range"
             )
+        if factor not in FACTORS:
+            raise ValueError(
+                f"expected a factor out of {', '.join(FACTORS)}, got {factor!r}"
+            )
         self.names, self._scale = _SETTERS[factor](
             env.unwrapped.model, env.unwrapped.data
         )

@@ -196,6 +196,10 @@ def make(
         >>> make("Wind", inner_episodes=1, inner_steps=75, split="test").horizon
         75
     """
+    if system not in _SYSTEMS:
+        raise ValueError(
+            f"expected a system out of {', '.join(_SYSTEMS)}, got {system!r}"
+        )
     return Trial(
         _SYSTEMS[system](**kwargs),
         inner_episodes=inner_episodes,

@@ -94,7 +94,10 @@ def make_robot(robot: str, **kwargs: Any) -> gymnasium.Env:
 
     Raises:
         ModuleNotFoundError: if MuJoCo is not installed.
+        ValueError: if there is no such robot.
     """
+    if robot not in ROBOTS:
+        raise ValueError(f"expected a robot out of {', '.join(ROBOTS)}, got {robot!r}")
     log_warnings()
     import_simulator("gymnasium.envs.mujoco", extra="mujoco")
     spec = gymnasium.spec(f"{robot}-v5")

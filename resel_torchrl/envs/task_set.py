@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -95,7 +96,8 @@ the training tasks and among the test tasks; take it out of one of them
             test_tasks: likewise.
 
         Raises:
-            ValueError: as the class; from a negative number of tasks; and from a given
+            ValueError: as the class; from a number of tasks or a seed that is no whole
+                number of 0 or more; and from a given
                 task that is not of as many numbers as a drawn one.
 
         Examples:
@@ -107,10 +109,13 @@ the training tasks and among the test tasks; take it out of one of them
             >>> len(train.tasks), len(test.tasks), train.test == test.tasks
             (40, 20, True)
         """
-        if n_train < 0 or n_test < 0:
-            raise ValueError(
-                f"expected n_train and n_test of 0 or more, got {n_train} and {n_test}"
-            )
+        given = {"n_train": n_train, "n_test": n_test, "task_seed": task_seed}
+        for name, value in given.items():
+            whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+            if not whole or value < 0:
+                raise ValueError(
+                    f"expected {name} to be a whole number of 0 or more, got {value!r}"
+                )
         generator = np.random.default_rng(task_seed)
         drawn = [_task(draw(generator)) for _ in range(n_train + n_test)]
         train, test = tuple(drawn[:n_train]), tuple(drawn[n_train:])

@@ -85,7 +85,7 @@ class Wind(gymnasium.Env):
         )
         self.n_tasks = len(self._tasks.tasks)
         self.facts = self._tasks.facts()
-        self._own_radius = self._radius = _checked_radius(radius)
+        self.radius = self._radius = _checked_radius(radius)
         self._wind = np.zeros(2)
         self._position = np.zeros(2)
 
@@ -94,7 +94,7 @@ class Wind(gymnasium.Env):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Takes a task, that of number ``options["task"]`` or a random one."""
         super().reset(seed=seed)
-        self._radius = _checked_radius((options or {}).get("radius", self._own_radius))
+        self._radius = _checked_radius((options or {}).get("radius", self.radius))
         self._wind = np.array(self._tasks.choose(self.np_random, options))
         return self.restart(), self._info()
 

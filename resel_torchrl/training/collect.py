@@ -186,8 +186,9 @@ class Collector:
         self._t = -1
         result = EpisodeResult(self._return, length, measures)
         if self.curriculum is not None:
-            measures[self.curriculum.name] = float(self.curriculum.value)
+            value = float(self.curriculum.value)
             self.curriculum.end_episode(result)
+            measures[self.curriculum.name] = value
         return result
 
     def counters(self) -> Counters:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -111,6 +111,7 @@ class Training:
         self.eval_interval = eval_interval
         self.checkpoint_interval = checkpoint_interval
         self.policy_copy = policy_copy
+        self.measures = tuple(measures)
         self.description = dict(description or {})
         self.loggers = list(loggers)
         self.console = console
@@ -188,9 +189,23 @@ class Training:
     def _collect(self) -> list[EpisodeResult]:
         try:
             result = self.collector.step()
+            ended = [result] if isinstance(result, EpisodeResult) else result or []
+            for episode in ended:
+                self._check_measures(
+                    episode.measures, self.collector.curriculum_measures
+                )
         except Exception as error:
             self._environment_failed(error)
-        return [result] if isinstance(result, EpisodeResult) else result or []
+        return ended
+
+    def _check_measures(self, found: Iterable[str], others: Sequence[str] = ()) -> None:
+        if set(found) != {*self.measures, *others}:
+            got = [name for name in found if name not in others]
+            raise ValueError(
+                "expected an environment whose last step measures what its attribute "
+                f"`measures` names ({', '.join(self.measures) or 'nothing'}), got "
+                f"{', '.join(got) or 'nothing'}"
+            )
 
     def _update(self, steps: int) -> int:
         if not self._learning:
@@ -239,6 +254,7 @@ class Training:
         step = self.collector.steps
         try:
             result = self.evaluation()
+            self._check_measures(result.measures)
         except Exception as error:
             self._save()
             raise RunError(

@@ -168,7 +168,10 @@ def test_on_the_command_line(tmp_path, capsys):
     assert output.read_bytes().startswith(b"\x89PNG")
     assert len(read_evaluations(output.with_suffix(".csv"))) == 14
     for arguments, message in (
-        ([files], "write runs=RUN_DIR,RUN_DIR [measure=NAME], or evaluations=FILE,FILE factor=NAME"),
+        (
+            [files],
+            "write runs=RUN_DIR,RUN_DIR [measure=NAME], or evaluations=FILE,FILE factor=NAME",
+        ),
         ([files, "factor=gravity", "runs=a"], "expected other names together"),
         (["factor=gravity"], "factor=: expected other names together"),
         ([files, "factor=wind"], "choose one of these as factor"),
@@ -178,3 +181,11 @@ def test_on_the_command_line(tmp_path, capsys):
         assert main(["plot", *arguments]) == 2
         text = capsys.readouterr().err
         assert message in text and "Traceback" not in text
+
+
+def test_what_is_read_is_not_overwritten(tmp_path):
+    text = "episode,return,length,gravity,mass_torso\n0,1.0,9,0.5,1.5\n"
+    (tmp_path / "gru.csv").write_text(text)
+    with pytest.raises(ValueError, match="do not overwrite what is read"):
+        plot_by_factor(tmp_path / "gru.csv", "gravity", tmp_path / "gru.png")
+    assert (tmp_path / "gru.csv").read_text() == text

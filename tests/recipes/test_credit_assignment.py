@@ -53,7 +53,8 @@ def test_every_task_runs_and_logs_its_measures(
     tmp_path, task, kwarg, horizon, measures
 ):
     folder = tmp_path / "run"
-    short = short_run(folder, f"task={task}", f"env.kwargs.{kwarg}", "steps=300")
+    whole = [f"env.kwargs.{kwarg}", "curriculum.option=null"]
+    short = short_run(folder, f"task={task}", *whole, "steps=300")
     assert recipe("credit_assignment", *short) == 0
     evaluations = rows(folder / "eval.csv")
     assert set(measures) <= evaluations[-1].keys()

@@ -49,6 +49,30 @@ class FailingWalk(Walk):
         return observation, *rest
 
 
+class LuckyWalk(Walk):
+    """Succeeds in every other episode, by its seed; says so at the end of each."""
+
+    measures = ("success",)
+    horizon = 9
+
+    def reset(self, *, seed=None, options=None):
+        self.lucky, self.left = seed % 2, self.horizon
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        observation, reward, _, _, info = super().step(action)
+        self.left -= 1
+        if self.left == 0:
+            info["measures"] = {"success": float(self.lucky)}
+        return observation, float(self.lucky), False, self.left == 0, info
+
+
+class UndeclaredWalk(LuckyWalk):
+    """Does not say beforehand what it measures."""
+
+    measures = ()
+
+
 class KilledWalk(Walk):
     """Ends its own process at the step that the variable KILL_AT names, if set.
 
@@ -88,6 +112,9 @@ class DiscreteWalk(Walk):
         return super().step([2 * action - 1])
 
 
+for kind in (LuckyWalk, UndeclaredWalk):
+    if f"{kind.__name__}-v0" not in gymnasium.registry:
+        gymnasium.register(f"{kind.__name__}-v0", kind)
 for kind in (Walk, FailingWalk, KilledWalk, OrphanedWalk, DiscreteWalk):
     name = f"{kind.__name__}-v0"
     if name not in gymnasium.registry:

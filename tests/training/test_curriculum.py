@@ -117,6 +117,7 @@ def test_mistakes_of_a_schedule(override, message):
         ("env.id=Pendulum-V-v0", r"takes none\), got 'length'"),
         ("curriculum.option=frames", r"takes length\), got 'frames'"),
         ("curriculum.values=[2,4,9]", "9 cannot be used"),
+        ("curriculum.values=[2,4,6]", "length of the whole task, 8, got 6"),
         ("curriculum.measure=reached", r"measures \(success\), got 'reached'"),
     ],
 )

@@ -5,13 +5,15 @@ import functools
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from resel_torchrl.config import ConfigError, load_config, main
 from resel_torchrl.envs import make_gym, vectorize
-from resel_torchrl.training import evaluate, evaluate_vector
+from resel_torchrl.training import RunError, evaluate, evaluate_vector
 from tests.training.runs import resume, rows, start
 
 MAZE = ["env.id=TMaze-Passive-v0", "env.kwargs.length=4", "eval.interval=25"]
+LUCKY = "env.id=tests.training.envs:LuckyWalk-v0"
 WINDS = {
     "split": "test",
     "train_tasks": [[0.01, 0.0]],
@@ -28,14 +30,31 @@ class Still:
 
 @pytest.mark.parametrize("copies", [1, 2])
 def test_success_stands_in_both_files(tmp_path, copies):
-    options = [*MAZE, f"env.copies={copies}", "steps=100"]
-    start(tmp_path / "run", *options).run()
+    options = [
+        f"env.copies={copies}",
+        "steps=120",
+        "log.interval=40",
+        "eval.episodes=9",
+    ]
+    start(tmp_path / "run", LUCKY, *options).run()
     log, evals = (rows(tmp_path / f"run/{name}.csv") for name in ("metrics", "eval"))
+    # A reward of 1 at each of 9 steps where it succeeds, else of 0.
+    rates = [[float(row["success"]) for row in table] for table in (log, evals)]
     for row in evals:
-        # The reward of success is 1, a whole one below all others.
-        successes = [float(value) > 0 for value in row["returns"].split()]
-        assert float(row["success"]) == np.mean(successes)
-    assert all(0 <= float(row["success"]) <= 1 for row in log if row["return"])
+        returns = [float(value) for value in row["returns"].split()]
+        assert {*returns} == {0.0, 9.0}
+        assert float(row["success"]) == np.mean(returns) / 9
+    for row, rate in zip(log, rates[0], strict=True):
+        assert rate == pytest.approx(float(row["return"]) / 9)
+    assert 0 < np.mean(rates[0]) < 1
+
+
+def test_measures_that_were_not_declared_end_in_a_sentence(tmp_path):
+    undeclared = LUCKY.replace("Lucky", "Undeclared")
+    with pytest.raises(RunError, match=r"names \(nothing\), got success"):
+        start(tmp_path / "run", undeclared, "eval.interval=0").run()
+    with pytest.raises(RunError, match="the evaluation at step 5 failed: expected an"):
+        start(tmp_path / "eval", undeclared, "eval.interval=5").run()
 
 
 def test_environment_without_measures_has_no_such_column(tmp_path):
@@ -93,7 +112,7 @@ def test_run_goes_on_with_the_environment_it_began_with_only(tmp_path):
     file = tmp_path / "run/config.yaml"
     resume(tmp_path / "run").run()  # the control
     file.write_text(file.read_text().replace("horizon: 75", "horizon: 80"))
-    with pytest.raises(ConfigError, match=r"env\.facts: expected what Wind-v0 tells"):
+    with pytest.raises(ConfigError, match=r"tells of itself, got another horizon;"):
         resume(tmp_path / "run")
 
 
@@ -103,3 +122,36 @@ def test_evaluation_of_another_kind_of_environment_is_refused(tmp_path):
         start(
             tmp_path / "run", *options, "env.id=Pendulum-P-v0", "replay.buffer_size=900"
         )
+
+
+def test_mistake_in_the_evaluations_arguments_is_told_as_such(tmp_path):
+    with pytest.raises(ConfigError, match=r"eval\.kwargs: Wind-v0 cannot be made with"):
+        start(tmp_path / "run", "env.id=Wind-v0", "eval.kwargs.splt=test")
+
+
+@pytest.mark.parametrize("seed", ["null", "0.5", "-1"])
+def test_set_of_tasks_needs_a_seed(tmp_path, seed):
+    with pytest.raises(ConfigError, match="expected task_seed to be a whole number"):
+        start(tmp_path / "run", "env.id=Wind-v0", f"env.kwargs.task_seed={seed}")
+
+
+def test_file_that_cannot_be_written_is_told_before_the_evaluation(tmp_path, capsys):
+    start(tmp_path / "run", "steps=30").run()
+    for output in (tmp_path, tmp_path / "run/config.yaml/x.csv"):
+        assert main(["evaluate", f"run={tmp_path / 'run'}", f"output={output}"]) == 2
+        printed = capsys.readouterr()
+        assert "expected a file that can be written" in printed.err
+        assert "episode" not in printed.out
+
+
+def test_run_of_an_older_version_is_still_evaluated(tmp_path, capsys):
+    start(tmp_path / "run", "steps=30").run()
+    file = tmp_path / "run/config.yaml"
+    stored = OmegaConf.load(file)
+    del stored.curriculum, stored.env.facts, stored.eval.kwargs
+    OmegaConf.save(stored, file)
+    assert main(["evaluate", f"run={tmp_path / 'run'}", "episodes=1"]) == 0
+    stored.env.facs = {}  # a name that no version knows
+    OmegaConf.save(stored, file)
+    assert main(["evaluate", f"run={tmp_path / 'run'}", "episodes=1"]) == 2
+    assert "env.facs: unknown key" in capsys.readouterr().err
