@@ -170,7 +170,7 @@ def test_on_the_command_line(tmp_path, capsys):
     for arguments, message in (
         (
             [files],
-            "write runs=RUN_DIR,RUN_DIR [measure=NAME], or evaluations=FILE,FILE factor=NAME",
+            "[measure=NAME], or evaluations=FILE,FILE factor=NAME",
         ),
         ([files, "factor=gravity", "runs=a"], "expected other names together"),
         (["factor=gravity"], "factor=: expected other names together"),

@@ -60,7 +60,7 @@ class LuckyWalk(Walk):
         return super().reset(seed=seed, options=options)
 
     def step(self, action):
-        observation, reward, _, _, info = super().step(action)
+        observation, _, _, _, info = super().step(action)
         self.left -= 1
         if self.left == 0:
             info["measures"] = {"success": float(self.lucky)}
