@@ -27,7 +27,7 @@ def docs(tmp_path):
     rows = [Result(step, -1.0 * step, 0, "gru", "walk") for step in (10, 20)]
     for name in ("light/walk", "other/run"):
         write_results(tmp_path / "results" / f"{name}.csv", rows)
-    other = tmp_path / "results" / "light" / "walk_by_gravity.csv"
+    other = tmp_path / "results" / "light" / "walk_variation.csv"
     other.write_text("episode,return,length,gravity\n0,512.5,1000,1.2\n")
     return tmp_path
 
@@ -98,3 +98,10 @@ def test_a_page_that_shows_no_learning_curve_fails_the_build(
     assert ("image file not readable" in capsys.readouterr().err) is bool(status)
     if not status:
         assert (docs / "out" / "_images" / "walk.png").is_file()
+
+
+def test_returns_against_a_factor_are_drawn_too(curves, docs):
+    rows = "label,episode,return,length,gravity\ngru,0,512.5,1000,1.2\n"
+    (docs / "results" / "light" / "walk_by_gravity.csv").write_text(rows)
+    assert "light/walk_by_gravity.png" in drawn(curves, docs)
+    assert drawn(curves, docs) == []
