@@ -23,6 +23,7 @@ from resel_torchrl.envs.meta_mujoco import (
     CheetahDirection,
     CheetahVelocity,
 )
+from resel_torchrl.envs.options import whole_number
 from resel_torchrl.envs.wind import Wind
 
 __all__ = ["HORIZON", "TASKS", "Trial", "make"]
@@ -86,8 +87,8 @@ class Trial(gymnasium.Wrapper, RecordConstructorArgs):
             inner_reset_observation=inner_reset_observation,
         )
         super().__init__(env)
-        self.inner_episodes = _checked("inner_episodes", inner_episodes)
-        self.inner_steps = _checked("inner_steps", inner_steps)
+        self.inner_episodes = whole_number("inner_episodes", inner_episodes)
+        self.inner_steps = whole_number("inner_steps", inner_steps)
         if inner_reset_observation not in ("start", "last"):
             raise ValueError(
                 "expected inner_reset_observation start (the robot that was put back) "
@@ -159,12 +160,6 @@ class Trial(gymnasium.Wrapper, RecordConstructorArgs):
         flagged[:-1] = observation
         flagged[-1] = flag
         return flagged
-
-
-def _checked(name: str, number: int) -> int:
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise ValueError(f"expected {name} of 1 or more, got {number!r}")
-    return number
 
 
 def make(

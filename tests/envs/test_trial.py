@@ -122,8 +122,16 @@ def test_one_inner_episode_has_neither_flag_nor_measures():
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("inner_episodes", 0, "expected inner_episodes of 1 or more, got 0"),
-        ("inner_steps", 2.5, r"expected inner_steps of 1 or more, got 2\.5"),
+        (
+            "inner_episodes",
+            0,
+            "inner_episodes to be a whole number of 1 or more, got 0",
+        ),
+        (
+            "inner_steps",
+            2.5,
+            r"inner_steps to be a whole number of 1 or more, got 2\.5",
+        ),
         ("inner_reset_observation", "first", "start .* or last .*, got 'first'"),
     ],
 )
