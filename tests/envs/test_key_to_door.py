@@ -1,6 +1,5 @@
 """Key-to-Door: pictures against a plain reference, rooms, clock and bad input."""
 
-
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
