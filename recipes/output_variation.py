@@ -20,7 +20,7 @@ from pathlib import Path
 
 from resel_torchrl.analysis import plot_output_variation, run_output_variation
 from resel_torchrl.config import ConfigError
-from resel_torchrl.config.commands import at_least, read_arguments
+from resel_torchrl.config.arguments import at_least, read_arguments
 from resel_torchrl.training import RunError
 
 ARGUMENTS = {

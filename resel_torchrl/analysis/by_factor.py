@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from resel_torchrl.analysis.csv_rows import read_rows
 from resel_torchrl.analysis.figure import (
     curve_style,
     new_figure,
@@ -80,29 +81,12 @@ def read_evaluations(path: str | Path) -> list[EvaluatedEpisode]:
     ('gru', 512.5, {'gravity': 1.2})
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"expected a CSV file with the columns {', '.join(NEEDED)}, got {path}, "
-            "which is no file; write one by `evaluate run=RUN_DIR output=FILE.csv`."
-        )
-    with open(path, newline="") as stream:
-        reader = csv.DictReader(stream)
-        columns = reader.fieldnames or []
-        missing = [name for name in NEEDED if name not in columns]
-        if missing:
-            raise ValueError(
-                f"{path}: expected the columns {', '.join(NEEDED)}, got "
-                f"{', '.join(columns) or 'an empty file'}; add {', '.join(missing)}."
-            )
-        episodes = [
-            _episode(row, f"{path}, line {reader.line_num}", path.stem)
-            for row in reader
-        ]
-    if not episodes:
-        raise ValueError(
-            f"{path}: expected one episode or more, got a header only; evaluate again."
-        )
-    return episodes
+    return read_rows(
+        path,
+        NEEDED,
+        lambda row, place: _episode(row, place, path.stem),
+        advice="write one by `evaluate run=RUN_DIR output=FILE.csv`",
+    )
 
 
 def _episode(row: dict[str, str], place: str, stem: str) -> EvaluatedEpisode:

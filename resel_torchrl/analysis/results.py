@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from resel_torchrl.analysis.csv_rows import read_numbers, read_rows
 
 __all__ = ["Result", "read_results", "write_results"]
 
@@ -66,29 +67,12 @@ def read_results(path: str | Path) -> list[Result]:
     [Result(step=1000, episode_return=-900.5, seed=0, agent='RESeL', task='pendulum_v')]
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"expected a CSV file with the columns {', '.join(NEEDED)}, got {path}, "
-            "which is no file; check the path."
-        )
-    with open(path, newline="") as stream:
-        reader = csv.DictReader(stream)
-        columns = reader.fieldnames or []
-        missing = [name for name in NEEDED if name not in columns]
-        if missing:
-            raise ValueError(
-                f"{path}: expected the columns {', '.join(NEEDED)}, got "
-                f"{', '.join(columns) or 'an empty file'}; add {', '.join(missing)}."
-            )
-        rows = [
-            _result(row, f"{path}, line {reader.line_num}", path.stem) for row in reader
-        ]
-    if not rows:
-        raise ValueError(
-            f"{path}: expected one row or more, got a header only; write results "
-            "into it first."
-        )
-    return rows
+    return read_rows(
+        path,
+        NEEDED,
+        lambda row, place: _result(row, place, path.stem),
+        advice="check the path, or write results into it first",
+    )
 
 
 def write_results(path: str | Path, results: Iterable[Result]) -> None:
@@ -139,23 +123,3 @@ def _result(row: dict[str, str | None], place: str, task: str) -> Result:
         task=row.get("task") or task,
         measures=read_numbers(row, [*COLUMNS, "core"]),
     )
-
-
-def read_numbers(
-    row: dict[str, str | None], left_out: Sequence[str]
-) -> dict[str, float]:
-    """The finite numbers of a row of a CSV file, by column.
-
-    Args:
-        row: Text by column.
-        left_out: Columns that are something else.
-
-    >>> read_numbers({"step": "5", "success": "0.5", "note": "fast"}, ["step"])
-    {'success': 0.5}
-    """
-    numbers = {}
-    for name, text in row.items():
-        with contextlib.suppress(TypeError, ValueError):
-            if name not in left_out and math.isfinite(float(text)):
-                numbers[name] = float(text)
-    return numbers

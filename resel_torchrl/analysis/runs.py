@@ -13,7 +13,8 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from resel_torchrl.analysis.results import Result, read_numbers
+from resel_torchrl.analysis.csv_rows import read_numbers
+from resel_torchrl.analysis.results import Result
 from resel_torchrl.training import RunDirectory, RunError
 from resel_torchrl.training.log import EVAL_COLUMNS
 

@@ -1,6 +1,6 @@
 """Configuration: dataclass schema, packaged YAML, checks, command line."""
 
-from resel_torchrl.config.commands import main, train_command, with_default_task
+from resel_torchrl.config.commands import main
 from resel_torchrl.config.composition import (
     check_overrides,
     choices,
@@ -22,6 +22,7 @@ from resel_torchrl.config.schema import (
     ReplayConfig,
     TrainConfig,
 )
+from resel_torchrl.config.train_command import train_command, with_default_task
 from resel_torchrl.config.validation import (
     ConfigError,
     config_keys,

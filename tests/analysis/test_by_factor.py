@@ -134,7 +134,7 @@ def test_what_is_not_of_that_form_is_refused_and_nothing_written(tmp_path):
     for text, message in (
         ("", "got an empty file; add episode, return, length"),
         ("episode,return,gravity\n0,1,1\n", "add length"),
-        ("episode,return,length,gravity\n", "one episode or more, got a header only"),
+        ("episode,return,length,gravity\n", "one row or more, got a header only"),
         ("episode,return,length,gravity\n0,1,9,nan\n", "line 2: expected a finite"),
         ("episode,return,length,gravity\n0,1,9\n", "line 2: expected a finite"),
         ("episode,return,length,gravity\n0,1,9,\n", "line 2: expected a finite"),
