@@ -29,6 +29,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "train.target_entropy": AUTO,
     },
     "discrete_resel": {
+        "agent.probability_floor": 0.01,
         "train.alpha_init": 0.2,
         "train.fixed_alpha": True,
         "train.target_entropy": AUTO,

@@ -44,10 +44,11 @@ __all__ = ["agent_options", "make_acting", "make_buffer", "make_learner"]
 def agent_options(config: Config) -> dict[str, Any]:
     """Arguments of `make_agent` beside the sizes of observation and action."""
     agent = config.agent
-    noise = agent.exploration_noise
+    noise, floor = agent.exploration_noise, agent.probability_floor
     return {
         "algorithm": agent.algorithm,
         "exploration_noise": None if noise == "auto" else noise,
+        "probability_floor": None if floor == "auto" else floor,
         "core": agent.core,
         "core_kwargs": agent.core_kwargs,
         "reward_input": agent.reward_input,

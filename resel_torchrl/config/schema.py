@@ -48,6 +48,13 @@ Noise = Annotated[
     float | Literal["auto"],
     Limit("auto or a number of 0 or more", lambda value: value == "auto" or value >= 0),
 ]
+Floor = Annotated[
+    float | Literal["auto"],
+    Limit(
+        "auto or a number from 1e-6 to 1",
+        lambda value: value == "auto" or 1e-6 <= value <= 1,
+    ),
+]
 Temperature = Annotated[
     float | Literal["auto"],
     Limit(
@@ -116,6 +123,7 @@ class AgentConfig:
     head_sizes: Sizes
     n_critics: PositiveInt
     exploration_noise: Noise
+    probability_floor: Floor
 
 
 @dataclass

@@ -15,9 +15,6 @@ from resel_torchrl.modules.actor_head import ActorHead
 
 __all__ = ["CategoricalActor"]
 
-# Added to every probability before they are normalised again.
-FLOOR = 0.01
-
 
 class OneModeOneHot(OneHotCategorical):
     """TorchRL's ``OneHotCategorical`` with one action as its mode, ties or not.
@@ -33,9 +30,11 @@ class OneModeOneHot(OneHotCategorical):
 class CategoricalHead(ActorHead):
     """Map (observation, context) to the probabilities of the actions."""
 
+    probability_floor: float
+
     def distribution(self, outputs: Tensor) -> Tensor:
         """Return the probabilities, ``[*B, action_size]``."""
-        probs = outputs.softmax(-1) + FLOOR
+        probs = outputs.softmax(-1) + self.probability_floor
         return probs / probs.sum(-1, keepdim=True)
 
 
@@ -45,7 +44,10 @@ class CategoricalActor(ProbabilisticActor):
     ``Linear(observation)`` and the context, concatenated, go through ELU layers to
     one number per action. Probabilities are ``softmax + 0.01``, normalised again, so
     that no action dies out. Architecture and initialisation: arXiv 2405.15384,
-    appendix, and its released code.
+    appendix, and its released code. Over an episode of ``T`` steps a policy does what
+    it means to do at each of them with a probability of about
+    ``1 - T * (action_size - 1) * probability_floor`` at most, so that a long task
+    without room for a mistake wants a smaller floor.
 
     It reads ``observation_key`` and ``context_key`` and writes ``probs``,
     ``action_key`` and, with ``return_log_prob``, ``sample_log_prob``. Actions are
@@ -59,6 +61,8 @@ class CategoricalActor(ProbabilisticActor):
         context_size: size of the encoder's context.
         embedding_size: output size of the observation map.
         hidden_sizes: widths of the hidden layers.
+        probability_floor: what is added to the probability of each action, from 1e-6
+            to 1.
         spec: one-hot action spec; ``None`` makes one.
         observation_key: entry with the observation, ``[*B, observation_size]``.
         context_key: entry with the context, ``[*B, context_size]``.
@@ -66,7 +70,8 @@ class CategoricalActor(ProbabilisticActor):
         return_log_prob: write ``sample_log_prob``, ``[*B]``, too.
 
     Raises:
-        ValueError: if ``spec`` is not a one-hot spec of ``action_size`` actions.
+        ValueError: if ``spec`` is not a one-hot spec of ``action_size`` actions, or the
+            floor is not from 1e-6 to 1.
 
     Example:
         >>> import torch
@@ -92,6 +97,7 @@ class CategoricalActor(ProbabilisticActor):
         *,
         embedding_size: int = 128,
         hidden_sizes: Sequence[int] = (256, 256),
+        probability_floor: float = 0.01,
         spec: TensorSpec | None = None,
         observation_key: NestedKey = "observation",
         context_key: NestedKey = "context_actor",
@@ -101,9 +107,16 @@ class CategoricalActor(ProbabilisticActor):
         if spec is None:
             spec = OneHot(action_size)
         _check_one_hot_spec(spec, action_size, action_key)
+        if not 1e-6 <= probability_floor <= 1:
+            raise ValueError(
+                f"probability_floor: expected a number from 1e-6 to 1, got "
+                f"{probability_floor}. PyTorch cuts log-probabilities off at 1e-7, and "
+                "their gradient with them; take a small one, such as 1e-4."
+            )
         head = CategoricalHead(
             observation_size, action_size, context_size, embedding_size, hidden_sizes
         )
+        head.probability_floor = probability_floor
         super().__init__(
             TensorDictModule(
                 head, in_keys=[observation_key, context_key], out_keys=["probs"]

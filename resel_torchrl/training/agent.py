@@ -76,6 +76,7 @@ def make_agent(
     n_critics: int = 8,
     algorithm: str = "resel",
     exploration_noise: float | None = None,
+    probability_floor: float | None = None,
 ) -> Agent:
     """Builds the networks of RESeL (arXiv 2405.15384, section 4 and appendix).
 
@@ -98,10 +99,12 @@ def make_agent(
             or `td3_resel` (deterministic actor).
         exploration_noise: Of `td3_resel`: standard deviation of the noise that acting
             adds; None takes 0.1.
+        probability_floor: Of `discrete_resel`: what is added to the probability of each
+            action; None takes 0.01.
 
     Raises:
-        ValueError: From an unknown algorithm, or exploration noise of an actor that
-            draws its actions.
+        ValueError: From an unknown algorithm, or an option that its actor does not
+            have.
 
     >>> agent = make_agent(3, 1, core="gru", hidden_size=16, n_critics=2)
     >>> agent.actor_encoder.context_size
@@ -115,14 +118,18 @@ def make_agent(
             f"algorithm: expected one of {', '.join(LOSSES)}, got {algorithm!r}."
         )
     actor_options = {}
-    if exploration_noise is not None:
-        if algorithm != "td3_resel":
+    for owner, name, value in (
+        ("td3_resel", "exploration_noise", exploration_noise),
+        ("discrete_resel", "probability_floor", probability_floor),
+    ):
+        if value is None:
+            continue
+        if algorithm != owner:
             raise ValueError(
-                "exploration_noise: expected None, as the actor of "
-                f"{algorithm} draws its actions, got {exploration_noise}; leave it "
-                "out, or take algorithm='td3_resel'."
+                f"{name}: expected None, as the actor of {algorithm} has none, got "
+                f"{value}; leave it out, or take algorithm={owner!r}."
             )
-        actor_options["exploration_noise"] = exploration_noise
+        actor_options[name] = value
     make_actor, make_critic = _HEADS[algorithm]
     inputs = context_inputs(observation_size, action_size, reward=reward_input)
     encoders = {

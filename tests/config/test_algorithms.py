@@ -52,8 +52,10 @@ def test_values_reach_the_loss_and_the_actor(tmp_path):
     assert actor.exploration_noise == 0.7
     assert loss.value_estimator.gamma == 0.5
     options = ["train.alpha_init=0.3", "train.target_entropy=0.25"]
-    options += ["train.fixed_alpha=false"]
-    loss = start(tmp_path / "b", DISCRETE, *options).learner.loss
+    options += ["train.fixed_alpha=false", "agent.probability_floor=0.002"]
+    learner = start(tmp_path / "b", DISCRETE, *options).learner
+    assert learner.agent.actor.network.probability_floor == 0.002
+    loss = learner.loss
     assert loss.log_alpha.exp().item() == pytest.approx(0.3)
     assert loss.target_entropy == 0.25
 
@@ -95,6 +97,14 @@ def test_values_reach_the_loss_and_the_actor(tmp_path):
         (
             ["task=pendulum_v", "train.fixed_alpha=0.2"],
             "train.fixed_alpha: expected true or false or auto, got 0.2",
+        ),
+        (
+            ["task=pendulum_v", "agent.probability_floor=0.1"],
+            "agent.probability_floor: expected auto, as resel has no such value",
+        ),
+        (
+            ["task=cartpole_p", "agent.probability_floor=0"],
+            "agent.probability_floor: expected auto or a number from 1e-6 to 1, got 0",
         ),
         (
             ["task=pendulum_v", "agent.exploration_noise=-1"],

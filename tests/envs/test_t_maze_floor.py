@@ -6,7 +6,7 @@ import math
 import pytest
 
 from resel_torchrl.envs import make_gym
-from resel_torchrl.modules.categorical_actor import FLOOR
+from resel_torchrl.modules import CategoricalActor
 
 EAST, UP, WEST, DOWN = range(4)
 MOVES = {EAST: (1, 0), UP: (0, 1), WEST: (-1, 0), DOWN: (0, -1)}
@@ -61,11 +61,14 @@ def test_going_to_the_sign_pays_in_short_mazes_only():
 
     An agent that goes straight on and guesses has two steps to spare.
     """
-    assert FLOOR == 0.01
+    floor = CategoricalActor(2, 4).network.probability_floor
+    assert floor == 0.01
     for length in (3, 5, 8, 10):
-        values = first_moves(length, FLOOR)
+        values = first_moves(length, floor)
         assert values[WEST] == max(values)
     for length in (12, 20, 50):
-        values = first_moves(length, FLOOR)
+        values = first_moves(length, floor)
         assert values[EAST] > values[WEST]
-        assert first_moves(length, 0.0)[WEST] > first_moves(length, 0.0)[EAST]
+        for lower in (0.001, 0.0):
+            values = first_moves(length, lower)
+            assert values[WEST] > values[EAST]

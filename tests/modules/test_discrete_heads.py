@@ -45,10 +45,22 @@ def test_probabilities_are_softmax_with_a_floor():
     assert probs.min() > 0.0097
 
 
-def test_log_probabilities_have_a_gradient_where_one_action_dominates():
-    actor, data = make_actor(), make_data(6, scale=1000.0)
+@pytest.mark.parametrize("floor", [1e-6, 0.05, 1])
+def test_the_floor_is_what_was_given(floor):
+    actor, data = make_actor(probability_floor=floor), make_data(6, scale=100.0)
+    logits = actor.network.outputs(data["observation"], data["context_actor"])
+    expected = (logits.double().softmax(-1) + floor) / (1 + 3 * floor)
+    torch.testing.assert_close(actor.get_dist(data).probs.double(), expected)
+
+
+@pytest.mark.parametrize("floor", [1e-6, 0.01])
+def test_log_probabilities_have_a_gradient_where_one_action_dominates(floor):
+    actor, data = make_actor(probability_floor=floor), make_data(6, scale=1000.0)
     actor.get_dist(data).logits.sum().backward()
     assert all(p.grad.isfinite().all() for p in actor.parameters())
+    # None of them is cut off: each log-probability is that of its probability.
+    probs = actor.get_dist(data).probs
+    torch.testing.assert_close(actor.get_dist(data).logits, probs.log())
 
 
 @pytest.mark.parametrize("batch", [(), (6,), (2, 3)])
@@ -158,3 +170,8 @@ def test_faults_are_named():
         make_agent(2, 2, algorithm="sac")
     with pytest.raises(ValueError, match="exploration_noise: expected None"):
         make_agent(2, 2, algorithm="discrete_resel", exploration_noise=0.1)
+    with pytest.raises(ValueError, match="probability_floor: expected None"):
+        make_agent(2, 2, algorithm="td3_resel", probability_floor=0.1)
+    for floor in (0, 1e-7, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="probability_floor: expected a number"):
+            make_actor(probability_floor=floor)
