@@ -17,11 +17,16 @@ from torchrl.data import LazyTensorStorage, SliceSampler, TensorDictReplayBuffer
 from resel_torchrl.analysis.matrix_products import record_products
 from resel_torchrl.analysis.measurements import Measurement
 from resel_torchrl.analysis.synthetic import acting_policy, synthetic_learner
-from resel_torchrl.analysis.timing import at_least_one, on_threads, seconds_of
+from resel_torchrl.analysis.timing import (
+    WARM_UP,
+    at_least_one,
+    on_threads,
+    seconds_of,
+)
 from resel_torchrl.analysis.update_memory import update_memory
 from resel_torchrl.config import Config
 from resel_torchrl.replay import EpisodeSampler, pack_episodes, row_layout
-from resel_torchrl.training import untouched_generators
+from resel_torchrl.training import set_matmul_precision, untouched_generators
 
 __all__ = ["time_acting", "time_replay", "time_update"]
 
@@ -131,6 +136,7 @@ def time_update(
         raise ValueError(f"memory_runs: expected 0 or more, got {memory_runs}.")
     delay = config.train.policy_delay
     with untouched_generators(), on_threads(config.threads):
+        set_matmul_precision(config.train.matmul_precision)
         learner, horizon = synthetic_learner(config)
         packed = learner.pack(learner.replay_buffer.sample(learner.batch_size))
         episodes = int(packed["next", "done"].sum())
@@ -139,14 +145,22 @@ def time_update(
             for _ in range(delay):
                 learner.update()
 
-        seconds = seconds_of(some_updates, repetitions, config.device)
+        some_updates()  # the first ones are also measured for the log
         products = record_products(some_updates)
+        if config.train.cudagraph:  # whose recording comes a few calls later
+            for _ in range(WARM_UP):
+                some_updates()
+        seconds = seconds_of(some_updates, repetitions, config.device)
         floor = seconds_of(products, repetitions, config.device)
+    settings = config.train
+    flags = ", CUDA graphs" if settings.cudagraph else ""
+    if settings.matmul_precision != "highest":
+        flags += f", matmul_precision={settings.matmul_precision}"
     row = functools.partial(
         Measurement.of,
         benchmark="update",
         case=f"{config.task}, {config.agent.core}, batch of {episodes} full episodes "
-        f"of {horizon} packed {list(packed.shape)}",
+        f"of {horizon} packed {list(packed.shape)}{flags}",
         threads=config.threads,
     )
     rows = [

@@ -11,6 +11,7 @@ import torch
 
 from resel_torchrl.analysis.synthetic import synthetic_learner, task_sizes
 from resel_torchrl.config import Config, to_dict, validate
+from resel_torchrl.training import set_matmul_precision
 
 __all__ = ["update_memory"]
 
@@ -37,7 +38,8 @@ def update_memory(config: Config, *, updates: int | None = None) -> float:
 
     Args:
         config: Configuration, as :func:`resel_torchrl.config.compose` returns it.
-        updates: Updates to make; None makes twice ``train.policy_delay``.
+        updates: Updates to make; None makes twice ``train.policy_delay``, and with
+            CUDA graphs eight times.
 
     Raises:
         ValueError: If there is no update to make, the task has discrete actions, or the
@@ -51,7 +53,8 @@ def update_memory(config: Config, *, updates: int | None = None) -> float:
     ValueError: updates: expected 1 or more, got 0.
     """
     if updates is None:
-        updates = 2 * config.train.policy_delay
+        rounds = 8 if config.train.cudagraph else 2  # the first ones record nothing
+        updates = rounds * config.train.policy_delay
     if updates < 1:
         raise ValueError(f"updates: expected 1 or more, got {updates}.")
     idle, peak, _ = _run_process(config, updates)
@@ -83,6 +86,7 @@ def _measure(config_json: str, updates: str) -> None:
     """What the process does: prints idle and peak memory and the updates made."""
     config = validate(json.loads(config_json))
     torch.set_num_threads(config.threads)
+    set_matmul_precision(config.train.matmul_precision)
     idle = _peak_memory(config.device)
     learner, _ = synthetic_learner(config)
     for _ in range(int(updates)):

@@ -56,6 +56,7 @@ from resel_torchrl.training import (
     open_loggers,
     quiet_storages,
     seed_generators,
+    set_matmul_precision,
 )
 
 __all__ = ["evaluate_run", "make_training", "open_run"]
@@ -132,6 +133,7 @@ def make_training(config: Config, run: RunDirectory) -> Training:
     """
     config, task = _checked_task(config)
     torch.set_num_threads(config.threads)
+    set_matmul_precision(config.train.matmul_precision)
     quiet_storages()
     seed_generators(config.seed)
     options = agent_options(config)

@@ -29,6 +29,7 @@ from resel_torchrl.replay import (
 from resel_torchrl.training import (
     Agent,
     Collector,
+    CudaRecorder,
     Learner,
     PolicyCopy,
     ProcessCollector,
@@ -166,4 +167,7 @@ def make_learner(
         tau=settings.tau,
         policy_delay=settings.policy_delay,
         reward_scale=settings.reward_scale,
+        record=CudaRecorder(torch.device(config.device))
+        if settings.cudagraph
+        else None,
     )

@@ -186,6 +186,8 @@ class TrainConfig:
     policy_sync: PositiveInt
     collection: Literal["sync", "process"]
     collect_ahead: PositiveInt
+    cudagraph: bool
+    matmul_precision: Literal["highest", "high", "medium"]
 
 
 @dataclass

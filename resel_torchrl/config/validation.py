@@ -264,6 +264,11 @@ def _cross_checks(values: Mapping[str, Any]) -> list[str]:
             f"device: expected cpu, cuda or cuda:NUMBER, got {device!r}; write "
             "device=cpu."
         )
+    elif device == "cpu" and value("train.cudagraph") is True:
+        problems.append(
+            "train.cudagraph: expected false with device=cpu, which has no CUDA "
+            "graphs, got true; leave it out, or write device=cuda."
+        )
     return problems
 
 

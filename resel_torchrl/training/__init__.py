@@ -13,6 +13,7 @@ from resel_torchrl.training.checkpoint import (
 from resel_torchrl.training.collect import Collector
 from resel_torchrl.training.collect_process import ProcessCollector
 from resel_torchrl.training.console import Progress, stop_on_signal
+from resel_torchrl.training.cuda_graphs import CudaRecorder
 from resel_torchrl.training.curriculum import Curriculum
 from resel_torchrl.training.episode import EpisodeResult, episode_seed, flat_episode
 from resel_torchrl.training.evaluate import (
@@ -21,6 +22,7 @@ from resel_torchrl.training.evaluate import (
     evaluate_vector,
     write_evaluation,
 )
+from resel_torchrl.training.finite import NonFiniteLossError
 from resel_torchrl.training.generators import (
     generator_states,
     restore_generators,
@@ -31,9 +33,11 @@ from resel_torchrl.training.log import CsvLog, open_loggers, quiet_storages
 from resel_torchrl.training.loop import Training
 from resel_torchrl.training.policy import load_policy
 from resel_torchrl.training.policy_copy import PolicyCopy
+from resel_torchrl.training.precision import set_matmul_precision
 from resel_torchrl.training.run_directory import RunDirectory, RunError
+from resel_torchrl.training.schedule import UpdateSchedule
 from resel_torchrl.training.shared_weights import SharedWeights
-from resel_torchrl.training.update import Learner, NonFiniteLossError, UpdateSchedule
+from resel_torchrl.training.update import Learner
 from resel_torchrl.training.vector_acting import VectorPolicy
 from resel_torchrl.training.vector_collect import VectorCollector
 
@@ -42,6 +46,7 @@ __all__ = [
     "CheckpointStore",
     "Collector",
     "CsvLog",
+    "CudaRecorder",
     "Curriculum",
     "DamagedCheckpointError",
     "EpisodeResult",
@@ -73,6 +78,7 @@ __all__ = [
     "quiet_storages",
     "restore_generators",
     "seed_generators",
+    "set_matmul_precision",
     "stop_on_signal",
     "untouched_generators",
     "write_evaluation",

@@ -19,12 +19,14 @@ from resel_torchrl.training.collect import Collector
 from resel_torchrl.training.console import Progress, stop_on_signal
 from resel_torchrl.training.episode import EpisodeResult
 from resel_torchrl.training.evaluate import Evaluation
+from resel_torchrl.training.finite import NonFiniteLossError
 from resel_torchrl.training.generators import generator_states, restore_generators
 from resel_torchrl.training.log import EVAL_COLUMNS, METRIC_COLUMNS, CsvLog
 from resel_torchrl.training.policy_copy import PolicyCopy
 from resel_torchrl.training.run_directory import RunDirectory, RunError
+from resel_torchrl.training.schedule import UpdateSchedule
 from resel_torchrl.training.shared_weights import SharedWeights
-from resel_torchrl.training.update import Learner, NonFiniteLossError, UpdateSchedule
+from resel_torchrl.training.update import Learner
 from resel_torchrl.training.vector_collect import VectorCollector
 
 __all__ = ["Training"]

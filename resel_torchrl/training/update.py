@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from fractions import Fraction
 from typing import Any
 
 import torch
@@ -17,53 +16,16 @@ from torchrl.objectives import SoftUpdate
 from resel_torchrl.optim import parameter_groups
 from resel_torchrl.replay import padding_share
 from resel_torchrl.training.agent import Agent, Loss
+from resel_torchrl.training.cuda_graphs import GraphedFunction, Recorder
+from resel_torchrl.training.finite import (
+    check_gradients,
+    check_tensors,
+    check_terms,
+)
 
-__all__ = ["Learner", "NonFiniteLossError", "UpdateSchedule"]
+__all__ = ["Learner"]
 
 REWARD = ("next", "reward")
-
-
-class NonFiniteLossError(FloatingPointError):
-    """A loss, gradient or parameter of the learner that is NaN or infinite.
-
-    On a CPU it is raised before the step that would spoil the parameters.
-    """
-
-
-class UpdateSchedule:
-    """How many updates are due, kept exactly by whole numbers.
-
-    Args:
-        updates_per_step: Updates per environment step, below or above 1.
-
-    >>> schedule = UpdateSchedule(0.3)
-    >>> [schedule.due() for _ in range(10)]
-    [0, 0, 0, 1, 0, 0, 1, 0, 0, 1]
-    """
-
-    def __init__(self, updates_per_step: float) -> None:
-        ratio = Fraction(str(updates_per_step)).limit_denominator(1_000_000)
-        if ratio <= 0:
-            raise ValueError(
-                f"expected updates_per_step above 0, got {updates_per_step}; "
-                "give the number of updates per environment step, for example 1."
-            )
-        self.ratio = ratio
-        self.steps = 0
-
-    def due(self, steps: int = 1) -> int:
-        """Counts environment steps and returns the updates due after them.
-
-        Args:
-            steps: Number of steps since the last call.
-
-        >>> UpdateSchedule(0.3).due(10)
-        3
-        """
-        before = self.steps * self.ratio.numerator // self.ratio.denominator
-        self.steps += steps
-        after = self.steps * self.ratio.numerator // self.ratio.denominator
-        return after - before
 
 
 class Learner:
@@ -88,6 +50,10 @@ class Learner:
         tau: Share of the critic that moves into its target per update.
         policy_delay: Critic updates per actor update.
         reward_scale: Factor of the rewards in the losses.
+        record: None launches one operation after the other. A recorder, such as
+            :class:`~resel_torchrl.training.CudaRecorder`, takes down the
+            critic's and the policy's step of each layout of a batch, and these are
+            then replayed, all but the ones that are measured for the log.
 
     Raises:
         ValueError: From a learning rate that is not above 0.
@@ -129,6 +95,7 @@ class Learner:
         tau: float = 0.005,
         policy_delay: int = 2,
         reward_scale: float = 1.0,
+        record: Recorder | None = None,
     ) -> None:
         self.agent = agent
         self.loss = loss
@@ -147,8 +114,12 @@ class Learner:
         )
         # A group without a gradient is left alone, so one optimizer serves both steps.
         self.optimizer = torch.optim.AdamW(self.groups, fused=True)
-        self.target_update = SoftUpdate(loss, tau=tau)
         self.device = next(loss.parameters()).device
+        # A look at a value would wait for the GPU; there `metrics` looks.
+        self._can_look = self.device.type == "cpu"
+        self._record = record
+        self._forget_recorded()
+        self.target_update = SoftUpdate(loss, tau=tau)
         self._batch: TensorDict | None = None
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
@@ -165,7 +136,6 @@ class Learner:
         """
         batch = self._batch if self._batch is not None else self._draw()
         self._critic_step(batch)
-        self.target_update.step()
         if self.updates % self.policy_delay == 0:
             self._policy_step(batch)
         self.updates += 1
@@ -180,23 +150,61 @@ class Learner:
 
     def _critic_step(self, batch: TensorDict) -> None:
         self._add({"padding_fraction": self._batch_padding})
+        if self._graphed and not self._measure["critic"]:
+            self._add(self._graphed["critic"](batch))
+            return
         terms = self.loss.critic_loss(batch)
-        self._check(terms, "loss_qvalue")
+        if self._can_look:
+            check_terms(terms, self.updates)
         terms["loss_qvalue"].backward()
         self._step(batch, "critic", self.agent.critic_encoder)
+        self.target_update.step()
         self._add(terms)
 
     def _policy_step(self, batch: TensorDict) -> None:
+        if self._graphed and not self._measure["actor"]:
+            self._add(self._graphed["policy"](batch))
+            return
         terms = self.loss.policy_loss(batch)
-        losses = {k: loss for k, loss in terms.items() if k.startswith("loss_")}
-        self._check(losses, *losses)
-        sum(losses.values()).backward()
+        if self._can_look:
+            check_terms(terms, self.updates)
+        _policy_term(terms).backward()
         self._step(batch, "actor", self.agent.actor_encoder)
         self._add(terms)
 
+    def _forget_recorded(self) -> None:
+        """Has both steps recorded anew, if they are recorded at all."""
+        self._graphed: dict[str, GraphedFunction] = {}
+        for group in self.optimizer.param_groups:
+            group["capturable"] = self._record is not None and not self._can_look
+        if self._record is None:
+            return
+        self._graphed = {
+            "critic": GraphedFunction(self._launch_critic_step, self._record),
+            "policy": GraphedFunction(self._launch_policy_step, self._record),
+        }
+
+    def _launch_critic_step(self, batch: TensorDict) -> TensorDict:
+        """The step of critic and targets, with no look at a value."""
+        terms = self.loss.critic_loss(batch)
+        terms["loss_qvalue"].backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.target_update.step()
+        return terms.detach()
+
+    def _launch_policy_step(self, batch: TensorDict) -> TensorDict:
+        """The step of actor and temperature, with no look at a value."""
+        terms = self.loss.policy_loss(batch)
+        _policy_term(terms).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return terms.detach()
+
     def _step(self, batch: TensorDict, role: str, encoder: nn.Module) -> None:
         """The optimizer's step, measured once per row of the log."""
-        self._check_gradients()
+        if self._can_look:
+            check_gradients(self.groups, self.updates)
         if not self._measure[role]:
             self.optimizer.step()
         else:
@@ -221,36 +229,6 @@ class Learner:
         with set_recurrent_mode(True):
             return encoder(inputs).get(encoder.out_key).clone()
 
-    def _check(self, terms: Mapping[str, Tensor], *names: str) -> None:
-        if self.device.type != "cpu":
-            return  # a look at the value would wait for the GPU; `metrics` looks
-        for name in names:
-            if not math.isfinite(terms[name].detach()):
-                value = float(terms[name].detach())
-                raise NonFiniteLossError(self._complaint(name, value))
-
-    def _check_gradients(self) -> None:
-        if self.device.type != "cpu":
-            return
-        gradients = {
-            group["name"]: [p.grad for p in group["params"] if p.grad is not None]
-            for group in self.groups
-        }
-        everything = [gradient for group in gradients.values() for gradient in group]
-        if math.isfinite(torch.nn.utils.get_total_norm(everything)):
-            return
-        for name, group in gradients.items():
-            # The norm of finite numbers may overflow: that alone is no fault.
-            for gradient in group:
-                if not gradient.isfinite().all():
-                    value = float(gradient[~gradient.isfinite()][0])
-                    raise NonFiniteLossError(
-                        self._complaint(f"gradient of {name}", value)
-                    )
-
-    def _complaint(self, name: str, value: float) -> str:
-        return f"expected a finite {name}, got {value} at update {self.updates}"
-
     @torch.no_grad()
     def _add(self, terms: Mapping[str, Tensor]) -> None:
         for name, value in terms.items():
@@ -270,15 +248,8 @@ class Learner:
         Raises:
             NonFiniteLossError: Naming a loss or value that is NaN or infinite.
         """
-        for name, total in self._sums.items():
-            if name.startswith("loss_") and not math.isfinite(total):
-                raise NonFiniteLossError(self._complaint(name, float(total)))
-        kept = dict(self._kept())
-        sound = torch.stack([value.isfinite().all().cpu() for value in kept.values()])
-        for (name, value), is_sound in zip(kept.items(), sound.tolist(), strict=True):
-            if not is_sound:
-                bad = float(value[~value.isfinite()][0])
-                raise NonFiniteLossError(self._complaint(name, bad))
+        check_terms(self._sums, self.updates)
+        check_tensors(dict(self._kept()), self.updates)
 
     def _kept(self) -> Iterator[tuple[str, Tensor]]:
         """Name and value of each floating-point tensor that updates change."""
@@ -339,6 +310,7 @@ class Learner:
         self.updates = state["updates"]
         self.loss.load_state_dict(state["loss"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self._forget_recorded()  # the moments are other tensors now
         self._batch = None
         if state["batch"] is not None:
             batch = TensorDict(state["batch"]["entries"], state["batch"]["shape"])
@@ -349,6 +321,11 @@ class Learner:
         for name in ("sums", "measured"):  # read to the CPU; they go on where they were
             values = {key: x.to(self.device) for key, x in state[name].items()}
             setattr(self, f"_{name}", values)
+
+
+def _policy_term(terms: TensorDict) -> Tensor:
+    """The sum of the actor's loss and, where there is one, the temperature's."""
+    return sum(term for name, term in terms.items() if name.startswith("loss_"))
 
 
 def _moved(batch: TensorDict, device: torch.device | str) -> TensorDict:

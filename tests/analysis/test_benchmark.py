@@ -110,7 +110,7 @@ def test_updates_are_counted_with_their_policy_steps(monkeypatch, delay):
     before = torch.get_num_threads()
     config = small("replay.batch_size=199", f"train.policy_delay={delay}", "threads=2")
     rows = time_update(config, repetitions=4, memory_runs=0)
-    made = 4 + timing.WARM_UP + 1  # once more to record the matrix products
+    made = 4 + timing.WARM_UP + 2  # one measured, one to record the matrix products
     assert len(policy_steps) == made
     assert [call[0][0].updates for call in updates] == [made * delay] * made * delay
     assert {threads for *_, threads in updates} == {2}
