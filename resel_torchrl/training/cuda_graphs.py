@@ -68,6 +68,11 @@ class CudaRecorder:
 
     Args:
         device: The GPU.
+
+    >>> if torch.cuda.is_available():
+    ...     x = torch.zeros((), device="cuda")
+    ...     again = CudaRecorder(x.device)(lambda: {"x": x.add_(1)})
+    ...     assert x == 0 and again()["x"] == 1 and again()["x"] == 2
     """
 
     def __init__(self, device: torch.device) -> None:
