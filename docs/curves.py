@@ -14,6 +14,7 @@ from pathlib import Path
 
 from resel_torchrl.analysis import (
     by_factor,
+    csv_rows,
     figure,
     plot,
     plot_by_factor,
@@ -21,7 +22,7 @@ from resel_torchrl.analysis import (
     results,
 )
 
-MODULES = (by_factor, figure, plot, results)
+MODULES = (by_factor, csv_rows, figure, plot, results)
 DRAWN_BY = [Path(inspect.getfile(module)) for module in MODULES]
 
 
