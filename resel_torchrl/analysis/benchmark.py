@@ -6,6 +6,7 @@ clock is ``time.perf_counter``, data are random numbers, and no simulator is ste
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -26,7 +27,7 @@ from resel_torchrl.analysis.timing import (
 from resel_torchrl.analysis.update_memory import update_memory
 from resel_torchrl.config import Config
 from resel_torchrl.replay import EpisodeSampler, pack_episodes, row_layout
-from resel_torchrl.training import set_matmul_precision, untouched_generators
+from resel_torchrl.training import Learner, matmul_precision, untouched_generators
 
 __all__ = ["time_acting", "time_replay", "time_update"]
 
@@ -120,7 +121,7 @@ def time_update(
     Returns:
         A row of updates per second, one of what its matrix products alone would allow,
         and one of peak memory in MiB: over the idle process on a CPU, allocated on a
-        GPU.
+        GPU, with CUDA graphs reserved.
 
     Raises:
         ValueError: If a number is too small or the task has discrete actions.
@@ -135,22 +136,28 @@ def time_update(
     if memory_runs < 0:
         raise ValueError(f"memory_runs: expected 0 or more, got {memory_runs}.")
     delay = config.train.policy_delay
-    with untouched_generators(), on_threads(config.threads):
-        set_matmul_precision(config.train.matmul_precision)
+    precision = matmul_precision(config.train.matmul_precision)
+    with untouched_generators(), on_threads(config.threads), precision:
         learner, horizon = synthetic_learner(config)
         packed = learner.pack(learner.replay_buffer.sample(learner.batch_size))
         episodes = int(packed["next", "done"].sum())
 
-        def some_updates() -> None:
+        def make_updates(learner: Learner) -> None:
             for _ in range(delay):
                 learner.update()
 
-        some_updates()  # the first ones are also measured for the log
-        products = record_products(some_updates)
-        if config.train.cudagraph:  # whose recording comes a few calls later
+        counted = learner
+        if config.train.cudagraph:
+            # Graphs come after a few calls, more than the warm-up below has.
             for _ in range(WARM_UP):
-                some_updates()
+                make_updates(learner)
+            # Of a graph that is replayed no product can be seen.
+            train = dataclasses.replace(config.train, cudagraph=False)
+            counted, _ = synthetic_learner(dataclasses.replace(config, train=train))
+        some_updates = functools.partial(make_updates, learner)
         seconds = seconds_of(some_updates, repetitions, config.device)
+        make_updates(counted)  # the first ones are measured for the log too
+        products = record_products(functools.partial(make_updates, counted))
         floor = seconds_of(products, repetitions, config.device)
     settings = config.train
     flags = ", CUDA graphs" if settings.cudagraph else ""

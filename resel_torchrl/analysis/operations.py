@@ -18,7 +18,7 @@ from resel_torchrl.analysis.timing import (
 )
 from resel_torchrl.ops import causal_conv, gru_scan, selective_scan
 from resel_torchrl.ops._backends import Backend
-from resel_torchrl.training import untouched_generators
+from resel_torchrl.training import matmul_precision, untouched_generators
 
 __all__ = ["OPERATIONS", "time_operations"]
 
@@ -85,7 +85,8 @@ def time_operations(
             )
         _chosen(name, backends, device)  # all mistakes before anything is timed
     measurements = []
-    with untouched_generators(), on_threads(threads):
+    precision = matmul_precision("highest")
+    with untouched_generators(), on_threads(threads), precision:
         for name in names:
             torch.manual_seed(0)
             inputs, run = OPERATIONS[name](rows, length, channels, states, device)

@@ -20,7 +20,7 @@ from resel_torchrl.analysis.measurements import Measurement
 from resel_torchrl.analysis.synthetic import synthetic_learner
 from resel_torchrl.analysis.timing import at_least_one, on_threads, seconds_of
 from resel_torchrl.config import Config
-from resel_torchrl.training import untouched_generators
+from resel_torchrl.training import matmul_precision, untouched_generators
 
 __all__ = ["time_torchrl_update"]
 
@@ -61,7 +61,8 @@ def time_torchrl_update(config: Config, *, repetitions: int = 3) -> list[Measure
     "updates by TorchRL's SACLoss and GRUModule"
     """
     at_least_one(repetitions=repetitions)
-    with untouched_generators(), on_threads(config.threads):
+    precision = matmul_precision(config.train.matmul_precision)
+    with untouched_generators(), on_threads(config.threads), precision:
         learner, horizon = synthetic_learner(config)
         batch = _flat_batch(learner.replay_buffer.sample()).to(config.device)
         sizes = batch["observation"].shape[-1], batch["action"].shape[-1]

@@ -28,9 +28,10 @@ RELAY = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
 def update_memory(config: Config, *, updates: int | None = None) -> float:
     """Peak memory of a training run's updates, in MiB.
 
-    On a GPU that is the most that PyTorch had allocated there. On a CPU it is what a
-    process held over an idle one: a fresh process imports the library and reads its
-    peak resident memory (idle), then builds networks, optimizer and buffer, makes
+    On a GPU that is the most that PyTorch had allocated there, with CUDA graphs the
+    most that it had reserved: a graph keeps what it was recorded on. On a CPU it is
+    what a process held over an idle one: a fresh process imports the library and reads
+    its peak resident memory (idle), then builds networks, optimizer and buffer, makes
     updates on random episodes of full length, and reads the peak again. The difference
     holds weights, Adam moments, targets, batch and everything kept for the backward
     pass; of the replay buffer only the few episodes stored, as memory that is reserved
@@ -53,7 +54,7 @@ def update_memory(config: Config, *, updates: int | None = None) -> float:
     ValueError: updates: expected 1 or more, got 0.
     """
     if updates is None:
-        rounds = 8 if config.train.cudagraph else 2  # the first ones record nothing
+        rounds = 8 if config.train.cudagraph else 2
         updates = rounds * config.train.policy_delay
     if updates < 1:
         raise ValueError(f"updates: expected 1 or more, got {updates}.")
@@ -87,16 +88,19 @@ def _measure(config_json: str, updates: str) -> None:
     config = validate(json.loads(config_json))
     torch.set_num_threads(config.threads)
     set_matmul_precision(config.train.matmul_precision)
-    idle = _peak_memory(config.device)
+    reserved = config.train.cudagraph
+    idle = _peak_memory(config.device, reserved=reserved)
     learner, _ = synthetic_learner(config)
     for _ in range(int(updates)):
         learner.update()
-    peak = _peak_memory(config.device)
+    peak = _peak_memory(config.device, reserved=reserved)
     print(json.dumps([idle, peak, learner.updates]))  # noqa: T201
 
 
-def _peak_memory(device: str) -> float:
+def _peak_memory(device: str, *, reserved: bool) -> float:
     if torch.device(device).type == "cuda":
+        if reserved:
+            return torch.cuda.max_memory_reserved(device) / 2**20
         return torch.cuda.max_memory_allocated(device) / 2**20
     import resource  # Unix only
 

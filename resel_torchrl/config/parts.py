@@ -167,7 +167,7 @@ def make_learner(
         tau=settings.tau,
         policy_delay=settings.policy_delay,
         reward_scale=settings.reward_scale,
-        record=CudaRecorder(torch.device(config.device))
+        make_recorder=functools.partial(CudaRecorder, torch.device(config.device))
         if settings.cudagraph
         else None,
     )

@@ -33,7 +33,7 @@ from resel_torchrl.training.log import CsvLog, open_loggers, quiet_storages
 from resel_torchrl.training.loop import Training
 from resel_torchrl.training.policy import load_policy
 from resel_torchrl.training.policy_copy import PolicyCopy
-from resel_torchrl.training.precision import set_matmul_precision
+from resel_torchrl.training.precision import matmul_precision, set_matmul_precision
 from resel_torchrl.training.run_directory import RunDirectory, RunError
 from resel_torchrl.training.schedule import UpdateSchedule
 from resel_torchrl.training.shared_weights import SharedWeights
@@ -74,6 +74,7 @@ __all__ = [
     "load_policy",
     "make_agent",
     "make_loss",
+    "matmul_precision",
     "open_loggers",
     "quiet_storages",
     "restore_generators",

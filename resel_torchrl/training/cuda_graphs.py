@@ -64,7 +64,8 @@ def _stored(value: Tensor) -> Tensor:
 class CudaRecorder:
     """Records as CUDA graphs, which share their memory: they never run side by side.
 
-    A replay overwrites what the one before returned, of whichever graph.
+    A replay may overwrite what the one before returned, of whichever graph. A new round
+    of graphs wants a new recorder: the memory ends with the last graph on it.
 
     Args:
         device: The GPU.

@@ -26,6 +26,7 @@ from resel_torchrl.training.finite import (
 __all__ = ["Learner"]
 
 REWARD = ("next", "reward")
+Step = Callable[[TensorDict], TensorDict]
 
 
 class Learner:
@@ -50,10 +51,10 @@ class Learner:
         tau: Share of the critic that moves into its target per update.
         policy_delay: Critic updates per actor update.
         reward_scale: Factor of the rewards in the losses.
-        record: None launches one operation after the other. A recorder, such as
-            :class:`~resel_torchrl.training.CudaRecorder`, takes down the
-            critic's and the policy's step of each layout of a batch, and these are
-            then replayed, all but the ones that are measured for the log.
+        make_recorder: None launches one operation after the other. What makes a
+            recorder, such as a :class:`CudaRecorder`, has the critic's and the policy's
+            step taken down for each layout of a batch and then replayed, all but those
+            that are measured for the log.
 
     Raises:
         ValueError: From a learning rate that is not above 0.
@@ -95,7 +96,7 @@ class Learner:
         tau: float = 0.005,
         policy_delay: int = 2,
         reward_scale: float = 1.0,
-        record: Recorder | None = None,
+        make_recorder: Callable[[], Recorder] | None = None,
     ) -> None:
         self.agent = agent
         self.loss = loss
@@ -117,7 +118,12 @@ class Learner:
         self.device = next(loss.parameters()).device
         # A look at a value would wait for the GPU; there `metrics` looks.
         self._can_look = self.device.type == "cpu"
-        self._record = record
+        self._steps: dict[str, Step] = {
+            "critic": self._critic_step,
+            "actor": self._policy_step,
+        }
+        self._make_recorder = make_recorder
+        self._graphed: dict[str, GraphedFunction] = {}
         self._forget_recorded()
         self.target_update = SoftUpdate(loss, tau=tau)
         self._batch: TensorDict | None = None
@@ -135,9 +141,10 @@ class Learner:
                 On a GPU :meth:`check` and :meth:`metrics` raise it, after it.
         """
         batch = self._batch if self._batch is not None else self._draw()
-        self._critic_step(batch)
+        self._add({"padding_fraction": self._batch_padding})
+        self._make("critic", batch)
         if self.updates % self.policy_delay == 0:
-            self._policy_step(batch)
+            self._make("actor", batch)
         self.updates += 1
         self._batch = self._draw()
 
@@ -148,58 +155,40 @@ class Learner:
         self._batch_padding = padding_share(packed)
         return _moved(packed, self.device) if self.device.type != "cpu" else packed
 
-    def _critic_step(self, batch: TensorDict) -> None:
-        self._add({"padding_fraction": self._batch_padding})
-        if self._graphed and not self._measure["critic"]:
-            self._add(self._graphed["critic"](batch))
-            return
+    def _make(self, role: str, batch: TensorDict) -> None:
+        """The step of the critic or the actor: replayed, unless it is measured."""
+        graphed = None if self._measure[role] else self._graphed.get(role)
+        self._add((graphed or self._steps[role])(batch))
+
+    def _critic_step(self, batch: TensorDict) -> TensorDict:
         terms = self.loss.critic_loss(batch)
         if self._can_look:
             check_terms(terms, self.updates)
         terms["loss_qvalue"].backward()
         self._step(batch, "critic", self.agent.critic_encoder)
         self.target_update.step()
-        self._add(terms)
+        return terms.detach()
 
-    def _policy_step(self, batch: TensorDict) -> None:
-        if self._graphed and not self._measure["actor"]:
-            self._add(self._graphed["policy"](batch))
-            return
+    def _policy_step(self, batch: TensorDict) -> TensorDict:
         terms = self.loss.policy_loss(batch)
         if self._can_look:
             check_terms(terms, self.updates)
-        _policy_term(terms).backward()
+        losses = [term for name, term in terms.items() if name.startswith("loss_")]
+        sum(losses).backward()
         self._step(batch, "actor", self.agent.actor_encoder)
-        self._add(terms)
+        return terms.detach()
 
     def _forget_recorded(self) -> None:
-        """Has both steps recorded anew, if they are recorded at all."""
-        self._graphed: dict[str, GraphedFunction] = {}
+        """Begins without graphs, and makes the optimizer fit for being recorded."""
+        recorder = None if self._make_recorder is None else self._make_recorder()
         for group in self.optimizer.param_groups:
-            group["capturable"] = self._record is not None and not self._can_look
-        if self._record is None:
-            return
-        self._graphed = {
-            "critic": GraphedFunction(self._launch_critic_step, self._record),
-            "policy": GraphedFunction(self._launch_policy_step, self._record),
-        }
-
-    def _launch_critic_step(self, batch: TensorDict) -> TensorDict:
-        """The step of critic and targets, with no look at a value."""
-        terms = self.loss.critic_loss(batch)
-        terms["loss_qvalue"].backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.target_update.step()
-        return terms.detach()
-
-    def _launch_policy_step(self, batch: TensorDict) -> TensorDict:
-        """The step of actor and temperature, with no look at a value."""
-        terms = self.loss.policy_loss(batch)
-        _policy_term(terms).backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return terms.detach()
+            group["capturable"] = recorder is not None and self.device.type == "cuda"
+        self._graphed = {}
+        if recorder is not None:
+            self._graphed = {
+                role: GraphedFunction(step, recorder)
+                for role, step in self._steps.items()
+            }
 
     def _step(self, batch: TensorDict, role: str, encoder: nn.Module) -> None:
         """The optimizer's step, measured once per row of the log."""
@@ -321,11 +310,6 @@ class Learner:
         for name in ("sums", "measured"):  # read to the CPU; they go on where they were
             values = {key: x.to(self.device) for key, x in state[name].items()}
             setattr(self, f"_{name}", values)
-
-
-def _policy_term(terms: TensorDict) -> Tensor:
-    """The sum of the actor's loss and, where there is one, the temperature's."""
-    return sum(term for name, term in terms.items() if name.startswith("loss_"))
 
 
 def _moved(batch: TensorDict, device: torch.device | str) -> TensorDict:

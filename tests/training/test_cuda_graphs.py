@@ -1,49 +1,23 @@
 """Updates that are recorded once and replayed are the updates that would be made.
 
-A recorder that hands the function back stands in for CUDA graphs on a CPU: what is
-replayed then is the function on the memory that was recorded, as on a GPU.
+Tapes of operations stand in for CUDA graphs on a CPU, see `tests.training.tape`.
 """
 
-import functools
+import copy
 
 import pytest
 import torch
 from tensordict import TensorDict
 
 from resel_torchrl.analysis.synthetic import synthetic_learner
-from resel_torchrl.config import ConfigError, compose
-from resel_torchrl.training import CudaRecorder, set_matmul_precision
+from resel_torchrl.config import ConfigError, compose, parts
+from resel_torchrl.training import CudaRecorder, matmul_precision
 from resel_torchrl.training.cuda_graphs import GraphedFunction, StaticBatch
 from tests.training.runs import leaves, resume, rows, start
+from tests.training.tape import record
 
 OPTIONS = ["steps=120", "eval.interval=0", "log.interval=40"]
-
-
-class Recorder:
-    """Counts recordings and replays."""
-
-    def __init__(self):
-        self.recorded, self.replayed = 0, 0
-
-    def __call__(self, function):
-        self.recorded += 1
-
-        def replay():
-            self.replayed += 1
-            return function()
-
-        return replay
-
-
-def start_recorded(folder, *options):
-    training, recorder = start(folder, *OPTIONS, *options), Recorder()
-    record(training.learner, recorder)
-    return training, recorder
-
-
-def record(learner, recorder):
-    learner._record = recorder
-    learner._forget_recorded()
+DISCRETE = "env.id=tests.training.envs:DiscreteWalk-v0"
 
 
 def make_batch(rows=2, length=5, value=1.0):
@@ -73,7 +47,16 @@ def test_a_static_batch_takes_values_over_and_keeps_its_memory():
 
 
 def test_each_layout_is_recorded_once_after_its_warm_up():
-    recorder, seen = Recorder(), []
+    counts, seen = {"recorded": 0, "replayed": 0}, []
+
+    def recorder(function):
+        counts["recorded"] += 1
+
+        def replay():
+            counts["replayed"] += 1
+            return function()
+
+        return replay
 
     def function(batch):
         seen.append(float(batch["observation"].sum()))
@@ -84,87 +67,142 @@ def test_each_layout_is_recorded_once_after_its_warm_up():
         for height, length in ((2, 5), (3, 5), (2, 4)):
             outputs = graphed(make_batch(height, length, value=float(number)))
             assert outputs["sum"] == 5 * height * length * number
-    assert (recorder.recorded, graphed.n_recorded) == (3, 3)
-    assert recorder.replayed == 3 * 4
+    assert (counts["recorded"], graphed.n_recorded) == (3, 3)
+    assert counts["replayed"] == 3 * 4
     assert seen[-1] == 4 * 2 * 4 * 6
     with pytest.raises(ValueError, match="warm_up: expected 1 call or more, got 0"):
         GraphedFunction(function, recorder, warm_up=0)
+
+
+def assert_same(first, second):
+    """The same state of two learners, to the last bit."""
+    expected, got = (dict(leaves(x.state_dict())) for x in (first, second))
+    assert expected.keys() == got.keys()
+    for name, value in expected.items():
+        same = torch.equal(value, got[name]) if torch.is_tensor(value) else None
+        assert same if same is not None else value == got[name], name
 
 
 @pytest.mark.parametrize(
     "options",
     [
         [],
+        ["core=mamba", "agent.core_kwargs.d_state=4"],
         ["agent.algorithm=td3_resel", "train.policy_delay=3"],
-        ["env.id=tests.training.envs:DiscreteWalk-v0"],
-        ["train.fixed_alpha=true"],
+        [DISCRETE],
+        ["train.fixed_alpha=true", "train.target_bound=false"],
     ],
-    ids=["resel", "td3", "discrete", "fixed temperature"],
+    ids=["resel", "mamba", "td3", "discrete", "fixed temperature"],
 )
 def test_replayed_updates_are_those_made_one_by_one(tmp_path, options):
+    """With rows of the log, and so measured updates, in between."""
     eager = start(tmp_path / "eager", *OPTIONS, *options)
     eager.run()
-    replayed, recorder = start_recorded(tmp_path / "replayed", *options)
+    replayed = start(tmp_path / "replayed", *OPTIONS, *options)
+    (recorder,) = record(replayed.learner)
     replayed.run()
     assert eager.learner.updates == replayed.learner.updates > 40
     assert recorder.recorded >= 2 and recorder.replayed > 20
-    expected = dict(leaves(eager.learner.state_dict()))
-    got = dict(leaves(replayed.learner.state_dict()))
-    assert expected.keys() == got.keys()
-    for name, value in expected.items():
-        same = torch.equal(value, got[name]) if torch.is_tensor(value) else None
-        assert same if same is not None else value == got[name], name
+    assert_same(eager.learner, replayed.learner)
     paths = eager.run_directory.path, replayed.run_directory.path
     first, second = (rows(path / "metrics.csv") for path in paths)
     assert first == second
 
 
-def test_a_recorder_that_forgets_the_batch_is_noticed(tmp_path, monkeypatch):
-    """The control of the test above: replays on the batch of the recording."""
+@pytest.mark.parametrize("fault", ["batch", "targets", "look"])
+def test_what_a_graph_would_get_wrong_is_noticed(tmp_path, monkeypatch, fault):
+    """The control of the test above."""
     eager = start(tmp_path / "eager", *OPTIONS)
     eager.run()
-    monkeypatch.setattr(StaticBatch, "fill", lambda self, batch: None)
-    replayed, recorder = start_recorded(tmp_path / "replayed")
+    replayed = start(tmp_path / "replayed", *OPTIONS)
+    learner = replayed.learner
+    if fault == "batch":  # the one of the recording for ever
+        monkeypatch.setattr(StaticBatch, "fill", lambda self, batch: None)
+    elif fault == "targets":  # a number that Python works out
+
+        def step():
+            learner.target_update.eps = 1 - 0.005 * (1 + learner.updates % 2)
+            type(learner.target_update).step(learner.target_update)
+
+        monkeypatch.setattr(learner.target_update, "step", step)
+    (recorder,) = record(learner)
+    if fault == "look":
+        learner._can_look = True
+        with pytest.raises(AssertionError, match="looks at a value"):
+            replayed.run()
+        return
     replayed.run()
     assert recorder.replayed > 20
-    states = [t.learner.loss.state_dict() for t in (eager, replayed)]
-    weights = [s for s in states[0] if s.startswith("qvalue_network_params")]
-    assert not all(torch.equal(states[0][w], states[1][w]) for w in weights)
+    with pytest.raises(AssertionError):
+        assert_same(eager.learner, learner)
 
 
-def test_a_resumed_run_records_anew(tmp_path):
+def test_loaded_state_is_recorded_anew(tmp_path):
+    """Loading puts other tensors in the place of the optimizer's moments."""
+    one_by_one, replayed = (
+        start(tmp_path / name, *OPTIONS).learner for name in ("eager", "replayed")
+    )
+    source = start(tmp_path / "source", *OPTIONS)
+    source.run()
+    for learner in (one_by_one, replayed):
+        learner.replay_buffer = source.learner.replay_buffer
+    sampler = source.learner.replay_buffer.sampler
+    recorders, drawn = record(replayed), copy.deepcopy(sampler.state_dict())
+    state = copy.deepcopy(source.learner.state_dict())
+    for _ in range(2):
+        for learner in (one_by_one, replayed):
+            torch.manual_seed(3)
+            sampler.load_state_dict(copy.deepcopy(drawn))
+            learner.load_state_dict(copy.deepcopy(state))
+            for _ in range(16):
+                learner.update()
+        assert_same(one_by_one, replayed)
+    assert [r.recorded > 1 and r.replayed > 8 for r in recorders[1:]] == [True, True]
+
+
+def test_a_resumed_run_is_the_run_that_never_stopped(tmp_path):
     whole = start(tmp_path / "whole", *OPTIONS)
     whole.run()
-    half, _ = start_recorded(tmp_path / "half", "steps=90")
+    half = start(tmp_path / "half", *OPTIONS, "steps=90")
+    record(half.learner)
     half.run()
-    rest, recorder = resume(tmp_path / "half", "steps=120"), Recorder()
-    record(rest.learner, recorder)
+    rest = resume(tmp_path / "half", "steps=120")
+    recorders = record(rest.learner)
     rest.run()
-    assert recorder.replayed > 0
-    expected = whole.learner.loss.state_dict()
-    for name, value in rest.learner.loss.state_dict().items():
-        assert torch.equal(value, expected[name]), name
+    assert recorders[-1].replayed > 0
+    assert_same(whole.learner, rest.learner)
 
 
 def test_graphs_need_a_gpu(tmp_path):
-    with pytest.raises(ConfigError, match="cudagraph: expected false with dev"):
+    with pytest.raises(ConfigError, match="cudagraph: expected false with device=cpu"):
         start(tmp_path / "run", "train.cudagraph=true")
+
+
+def test_the_configuration_chooses_graphs(monkeypatch):
+    made = []
+    monkeypatch.setattr(parts, "CudaRecorder", lambda device: made.append(device))
+    config = compose(["task=pendulum_v", "core=gru"])
+    synthetic_learner(config)
+    assert made == []
+    config.train.cudagraph = True
+    synthetic_learner(config)
+    assert made == [torch.device("cpu")]
 
 
 @pytest.mark.parametrize("precision", ["high", "highest"])
 def test_a_run_sets_the_precision_of_matrix_products(tmp_path, precision):
-    try:
+    with matmul_precision("highest"):
         start(tmp_path / "run", f"train.matmul_precision={precision}")
         assert torch.get_float32_matmul_precision() == precision
         assert torch.backends.cudnn.allow_tf32 == (precision == "high")
-    finally:
-        set_matmul_precision("highest")
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("core", ["mamba", "gru"])
 @pytest.mark.parametrize("algorithm", ["resel", "td3_resel"])
 def test_cuda_graphs_make_the_same_updates(core, algorithm):
+    """Two layouts, a measured update between replays, and a state that is loaded."""
     config = compose(
         [
             "task=pendulum_v",
@@ -179,13 +217,25 @@ def test_cuda_graphs_make_the_same_updates(core, algorithm):
         torch.manual_seed(0)
         learner, _ = synthetic_learner(config)
         if recorded:
-            record(learner, CudaRecorder(learner.device))
-        for _ in range(20):
+            learner._make_recorder = lambda: CudaRecorder(torch.device("cuda"))
+            learner._forget_recorded()
+        for number in range(60):
+            learner.batch_size = (800, 400)[number // 2 % 2]
             learner.update()
+            if number == 30:
+                learner.metrics()
+            if number == 40:
+                learner.load_state_dict(learner.state_dict())
         learner.check()
         learners.append(learner)
-    assert {g.n_recorded for g in learners[1]._graphed.values()} == {1}
-    expected, got = (learner.loss.state_dict() for learner in learners)
-    close = functools.partial(torch.testing.assert_close, rtol=1e-3, atol=1e-5)
-    for name, value in expected.items():
-        close(got[name], value, msg=lambda text, name=name: f"{name}: {text}")
+    eager, graphed = learners
+    assert {g.n_recorded for g in graphed._graphed.values()} == {2}
+    states = [{**x.loss.state_dict(), **x._sums} for x in (eager, graphed)]
+    for name, value in states[0].items():
+        torch.testing.assert_close(
+            states[1][name],
+            value,
+            rtol=1e-3,
+            atol=1e-5,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
