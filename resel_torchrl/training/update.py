@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from resel_torchrl.training.finite import (
     check_tensors,
     check_terms,
 )
+from resel_torchrl.training.update_metrics import UpdateMetrics
 
 __all__ = ["Learner"]
 
@@ -127,10 +128,7 @@ class Learner:
         self._forget_recorded()
         self.target_update = SoftUpdate(loss, tau=tau)
         self._batch: TensorDict | None = None
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
-        self._measure = {"critic": True, "actor": True}
-        self._measured: dict[str, Tensor] = {}
+        self._row = UpdateMetrics(self._steps)
 
     def update(self) -> None:
         """Makes one update.
@@ -141,7 +139,7 @@ class Learner:
                 On a GPU :meth:`check` and :meth:`metrics` raise it, after it.
         """
         batch = self._batch if self._batch is not None else self._draw()
-        self._add({"padding_fraction": self._batch_padding})
+        self._row.add({"padding_fraction": self._batch_padding})
         self._make("critic", batch)
         if self.updates % self.policy_delay == 0:
             self._make("actor", batch)
@@ -157,8 +155,8 @@ class Learner:
 
     def _make(self, role: str, batch: TensorDict) -> None:
         """The step of the critic or the actor: replayed, unless it is measured."""
-        graphed = None if self._measure[role] else self._graphed.get(role)
-        self._add((graphed or self._steps[role])(batch))
+        graphed = None if self._row.due(role) else self._graphed.get(role)
+        self._row.add((graphed or self._steps[role])(batch))
 
     def _critic_step(self, batch: TensorDict) -> TensorDict:
         terms = self.loss.critic_loss(batch)
@@ -194,22 +192,25 @@ class Learner:
         """The optimizer's step, measured once per row of the log."""
         if self._can_look:
             check_gradients(self.groups, self.updates)
-        if not self._measure[role]:
-            self.optimizer.step()
+        if self._row.due(role):
+            self._measured_step(batch, role, encoder)
         else:
-            self._measure[role] = False
-            for group in self.groups:
-                gradients = [p.grad for p in group["params"] if p.grad is not None]
-                if gradients:
-                    norm = torch.nn.utils.get_total_norm(gradients)
-                    self._measured[f"grad_norm_{group['name']}"] = norm
-            before = self._contexts(batch, encoder)
             self.optimizer.step()
-            moved = (self._contexts(batch, encoder) - before).norm(dim=-1)
-            learned = batch.get("learning_mask", batch.get("valid")).squeeze(-1)
-            change = torch.where(learned, moved, 0.0).sum() / learned.sum()
-            self._measured[f"context_{role}_change"] = change
         self.optimizer.zero_grad(set_to_none=True)
+
+    def _measured_step(self, batch: TensorDict, role: str, encoder: nn.Module) -> None:
+        norms = {}
+        for group in self.groups:
+            gradients = [p.grad for p in group["params"] if p.grad is not None]
+            if gradients:
+                norm = torch.nn.utils.get_total_norm(gradients)
+                norms[f"grad_norm_{group['name']}"] = norm
+        before = self._contexts(batch, encoder)
+        self.optimizer.step()
+        moved = (self._contexts(batch, encoder) - before).norm(dim=-1)
+        learned = batch.get("learning_mask", batch.get("valid")).squeeze(-1)
+        change = torch.where(learned, moved, 0.0).sum() / learned.sum()
+        self._row.measured(role, **norms, **{f"context_{role}_change": change})
 
     @staticmethod
     @torch.no_grad()
@@ -217,16 +218,6 @@ class Learner:
         inputs = batch.select(*encoder.in_keys, strict=False)
         with set_recurrent_mode(True):
             return encoder(inputs).get(encoder.out_key).clone()
-
-    @torch.no_grad()
-    def _add(self, terms: Mapping[str, Tensor]) -> None:
-        for name, value in terms.items():
-            value = value.detach()
-            self._counts[name] = self._counts.get(name, 0) + 1
-            if name in self._sums:
-                self._sums[name] += value
-            else:
-                self._sums[name] = value.clone()
 
     def check(self) -> None:
         """Looks at the losses since the last row of the log, and at all that is kept.
@@ -237,7 +228,7 @@ class Learner:
         Raises:
             NonFiniteLossError: Naming a loss or value that is NaN or infinite.
         """
-        check_terms(self._sums, self.updates)
+        check_terms(self._row.sums, self.updates)
         check_tensors(dict(self._kept()), self.updates)
 
     def _kept(self) -> Iterator[tuple[str, Tensor]]:
@@ -262,16 +253,9 @@ class Learner:
         Raises:
             NonFiniteLossError: As :meth:`check`.
         """
-        values = {
-            name: float(total) / self._counts[name]
-            for name, total in self._sums.items()
-        }
-        values |= {name: float(value) for name, value in self._measured.items()}
+        values = self._row.values()
         self.check()
-        self._sums.clear()
-        self._counts.clear()
-        self._measured.clear()
-        self._measure = {"critic": True, "actor": True}
+        self._row.begin_row()
         return values
 
     def state_dict(self) -> dict[str, Any]:
@@ -288,10 +272,7 @@ class Learner:
             "loss": dict(self.loss.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "batch": batch,
-            "sums": dict(self._sums),
-            "counts": dict(self._counts),
-            "measure": dict(self._measure),
-            "measured": dict(self._measured),
+            **self._row.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -305,11 +286,7 @@ class Learner:
             batch = TensorDict(state["batch"]["entries"], state["batch"]["shape"])
             self._batch = _moved(batch.unflatten_keys("."), self.device)
             self._batch_padding = state["batch"]["padding"]
-        for name in ("counts", "measure"):
-            setattr(self, f"_{name}", dict(state[name]))
-        for name in ("sums", "measured"):  # read to the CPU; they go on where they were
-            values = {key: x.to(self.device) for key, x in state[name].items()}
-            setattr(self, f"_{name}", values)
+        self._row.load_state_dict(state, self.device)
 
 
 def _moved(batch: TensorDict, device: torch.device | str) -> TensorDict:

@@ -230,7 +230,7 @@ def test_cuda_graphs_make_the_same_updates(core, algorithm):
         learners.append(learner)
     eager, graphed = learners
     assert {g.n_recorded for g in graphed._graphed.values()} == {2}
-    states = [{**x.loss.state_dict(), **x._sums} for x in (eager, graphed)]
+    states = [{**x.loss.state_dict(), **x._row.sums} for x in (eager, graphed)]
     for name, value in states[0].items():
         torch.testing.assert_close(
             states[1][name],
