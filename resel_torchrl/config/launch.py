@@ -27,6 +27,7 @@ from resel_torchrl.config.core_checks import (
     length_problems,
     memory_problems,
 )
+from resel_torchrl.config.decay import make_decay
 from resel_torchrl.config.environments import (
     copies_problems,
     eval_copies,
@@ -158,6 +159,7 @@ def make_training(config: Config, run: RunDirectory) -> Training:
         seed=config.seed,
         steps=config.steps,
         updates_per_step=config.train.updates_per_step,
+        decay=make_decay(config),
         log_interval=config.log.interval,
         eval_interval=config.eval.interval,
         checkpoint_interval=config.log.checkpoint_interval,

@@ -128,18 +128,22 @@ class AgentConfig:
 
 @dataclass
 class OptimConfig:
-    """The learning rates of AdamW, one per group of parameters.
+    """The learning rates of AdamW, one per group of parameters, and how they fall.
 
     >>> from resel_torchrl.config import compose
     >>> compose(["task=hopper_v"]).optim
     OptimConfig(lr_context_encoder=1e-05, lr_actor=0.0003, lr_critic=0.001, \
-lr_alpha=0.0001)
+lr_alpha=0.0001, decay_steps=None, decay_to=0.0)
     """
 
     lr_context_encoder: PositiveFloat
     lr_actor: PositiveFloat
     lr_critic: PositiveFloat
     lr_alpha: PositiveFloat
+    decay_steps: list[int] | None
+    decay_to: Annotated[
+        float, Limit("a number from 0 to 1", lambda value: 0 <= value <= 1)
+    ]
 
 
 @dataclass

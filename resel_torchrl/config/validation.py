@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import gymnasium
 
 from resel_torchrl.config.core_checks import core_problems
+from resel_torchrl.config.decay import decay_problems
 from resel_torchrl.config.environments import copies_problems, curriculum_problems
 from resel_torchrl.config.schema import Config
 from resel_torchrl.envs import task_names
@@ -258,6 +259,7 @@ def _cross_checks(values: Mapping[str, Any]) -> list[str]:
             "an empty memory, got stored; set replay.segment_length, or leave it out."
         )
     problems += copies_problems(value) + curriculum_problems(value)
+    problems += decay_problems(value)
     device = value("device")
     if isinstance(device, str) and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         problems.append(

@@ -35,7 +35,7 @@ from resel_torchrl.training.policy import load_policy
 from resel_torchrl.training.policy_copy import PolicyCopy
 from resel_torchrl.training.precision import matmul_precision, set_matmul_precision
 from resel_torchrl.training.run_directory import RunDirectory, RunError
-from resel_torchrl.training.schedule import UpdateSchedule
+from resel_torchrl.training.schedule import LearningRateDecay, UpdateSchedule
 from resel_torchrl.training.shared_weights import SharedWeights
 from resel_torchrl.training.update import Learner
 from resel_torchrl.training.vector_acting import VectorPolicy
@@ -52,6 +52,7 @@ __all__ = [
     "EpisodeResult",
     "Evaluation",
     "Learner",
+    "LearningRateDecay",
     "NonFiniteLossError",
     "PolicyCopy",
     "ProcessCollector",

@@ -24,7 +24,7 @@ from resel_torchrl.training.generators import generator_states, restore_generato
 from resel_torchrl.training.log import EVAL_COLUMNS, METRIC_COLUMNS, CsvLog
 from resel_torchrl.training.policy_copy import PolicyCopy
 from resel_torchrl.training.run_directory import RunDirectory, RunError
-from resel_torchrl.training.schedule import UpdateSchedule
+from resel_torchrl.training.schedule import LearningRateDecay, UpdateSchedule
 from resel_torchrl.training.shared_weights import SharedWeights
 from resel_torchrl.training.update import Learner
 from resel_torchrl.training.vector_collect import VectorCollector
@@ -49,6 +49,7 @@ class Training:
         steps: Environment steps of the whole run; a multiple of the collector's
             `copies`.
         updates_per_step: Critic updates per environment step after the random phase.
+        decay: How the learning rates fall; None keeps them.
         log_interval: Environment steps per row of metrics.csv.
         eval_interval: Environment steps between evaluations; 0 for none.
         checkpoint_interval: Environment steps between checkpoints.
@@ -87,6 +88,7 @@ class Training:
         seed: int,
         steps: int,
         updates_per_step: float = 1.0,
+        decay: LearningRateDecay | None = None,
         log_interval: int = 1000,
         eval_interval: int = 1000,
         checkpoint_interval: int = 50_000,
@@ -109,6 +111,7 @@ class Training:
         self.seed = seed
         self.steps = steps
         self.schedule = UpdateSchedule(updates_per_step)
+        self.decay = decay
         self.log_interval = log_interval
         self.eval_interval = eval_interval
         self.checkpoint_interval = checkpoint_interval
@@ -216,6 +219,9 @@ class Training:
             self._learning = ready and not self.collector.in_random_phase
             return 0
         due = self.schedule.due(steps)
+        if self.decay is not None:
+            share = self.decay.share(self.collector.steps)
+            self.learner.scale_learning_rates(share)
         try:
             for _ in range(due):
                 self.learner.update()

@@ -1,10 +1,10 @@
-"""How many updates are due after each environment step."""
+"""What is due after each environment step: updates, and at which learning rates."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 
-__all__ = ["UpdateSchedule"]
+__all__ = ["LearningRateDecay", "UpdateSchedule"]
 
 
 class UpdateSchedule:
@@ -41,3 +41,35 @@ class UpdateSchedule:
         self.steps += steps
         after = self.steps * self.ratio.numerator // self.ratio.denominator
         return after - before
+
+
+class LearningRateDecay:
+    """Learning rates that fall linearly between two environment steps.
+
+    Args:
+        start: Step up to which the rates are the ones that were given.
+        end: Step from which on they are `to` times that.
+        to: Share that is left at the end, from 0 to 1.
+
+    Raises:
+        ValueError: If `start` is negative or not before `end`, or `to` not in [0, 1].
+
+    >>> decay = LearningRateDecay(100, 200, to=0.1)
+    >>> [round(decay.share(step), 2) for step in (0, 100, 150, 200, 300)]
+    [1.0, 1.0, 0.55, 0.1, 0.1]
+    """
+
+    def __init__(self, start: int, end: int, *, to: float = 0.0) -> None:
+        if not 0 <= start < end:
+            raise ValueError(
+                "expected a first step of 0 or more and a later last one, got "
+                f"[{start}, {end}]"
+            )
+        if not 0 <= to <= 1:
+            raise ValueError(f"expected to leave a share from 0 to 1, got {to}")
+        self.start, self.end, self.to = start, end, to
+
+    def share(self, step: int) -> float:
+        """What is left of the rates at an environment step, 1 for all of them."""
+        done = (step - self.start) / (self.end - self.start)
+        return 1.0 - min(max(done, 0.0), 1.0) * (1.0 - self.to)

@@ -114,6 +114,7 @@ class Learner:
             lr_critic=lr_critic,
             lr_alpha=lr_alpha,
         )
+        self._rates = [group["lr"] for group in self.groups]
         # A group without a gradient is left alone, so one optimizer serves both steps.
         self.optimizer = torch.optim.AdamW(self.groups, fused=True)
         self.device = next(loss.parameters()).device
@@ -145,6 +146,20 @@ class Learner:
             self._make("actor", batch)
         self.updates += 1
         self._batch = self._draw()
+
+    def scale_learning_rates(self, share: float) -> None:
+        """Makes all learning rates `share` times those that were given.
+
+        Raises:
+            ValueError: Where updates are replayed: a recorded step keeps its rates.
+        """
+        if self._make_recorder is not None:
+            raise ValueError(
+                "expected updates that are made one by one, got a recorder, which "
+                "takes the learning rates down with the step; leave make_recorder out."
+            )
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * share
 
     def _draw(self) -> TensorDict:
         packed = self.pack(self.replay_buffer.sample(self.batch_size))
