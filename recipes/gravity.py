@@ -9,7 +9,8 @@ train`.
     python recipes/gravity.py task=hopper_gravity seed=1
     python recipes/gravity.py task=halfcheetah_gravity_light
     python recipes/gravity.py task=walker2d_mass core=gru
-    python recipes/gravity.py task=ant_gravity env.kwargs.n_train=100
+    python recipes/gravity.py task=ant_gravity env.kwargs.n_train=100 \
+        run_dir=runs/ant_gravity_100/mamba-seed0
     python recipes/gravity.py resume=runs/hopper_gravity/mamba-seed1
     python recipes/gravity.py --multirun task=ant_gravity,humanoid_gravity seed=0,1,2
 """

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import functools
 import glob
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from resel_torchrl.analysis.csv_rows import read_numbers
 from resel_torchrl.analysis.results import Result
+from resel_torchrl.config import choices
 from resel_torchrl.training import RunDirectory, RunError
 from resel_torchrl.training.log import EVAL_COLUMNS
 
@@ -88,7 +91,8 @@ def read_runs(run_dirs: Sequence[str | Path]) -> list[Result]:
 
     Where runs of one task and core were configured differently in more than their
     seed, the label of each also says in what:
-    `gru, lr_context_encoder=0.001`.
+    `gru, lr_context_encoder=0.001`. A task whose environment was changed is named with
+    it: `ant_mdp on Ant-v4`.
 
     Args:
         run_dirs: Run directories, of finished or running runs.
@@ -110,7 +114,7 @@ a config.yaml), got no/such/run; give the path that the run printed at its start
     for path in run_dirs:
         run = RunDirectory.open(path)
         settings = _settings(run)
-        key = settings["task"], settings["agent.core"]
+        key = _task_name(settings), settings["agent.core"]
         groups[key].append((run, settings))
     results, curves = [], {}
     for (task, core), members in groups.items():
@@ -118,7 +122,7 @@ a config.yaml), got no/such/run; give the path that the run printed at its start
         for run, settings in members:
             values = [f"{n.rpartition('.')[2]}={settings.get(n)}" for n in names]
             label = ", ".join([str(core), *values])
-            rows = list(_evaluations(run, label, str(task)))
+            rows = list(_evaluations(run, label, task))
             other = curves.setdefault((task, label, rows[0].seed), run.path)
             if other != run.path:
                 raise RunError(
@@ -128,6 +132,20 @@ a config.yaml), got no/such/run; give the path that the run printed at its start
                 )
             results += rows
     return results
+
+
+def _task_name(settings: dict[str, Any]) -> str:
+    task, env_id = str(settings["task"]), settings.get("env.id")
+    return task if env_id in (None, _env_id(task)) else f"{task} on {env_id}"
+
+
+@functools.cache
+def _env_id(task: str) -> str | None:
+    """The environment of a packaged task."""
+    if task not in choices("task"):
+        return None
+    file = resources.files("resel_torchrl.config") / "task" / f"{task}.yaml"
+    return OmegaConf.create(file.read_text()).env.id
 
 
 def _settings(run: RunDirectory) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -20,7 +20,7 @@ from resel_torchrl.training import (
     evaluate,
     evaluate_vector,
 )
-from resel_torchrl.training.curriculum import schedule_problems
+from resel_torchrl.training.curriculum import level_problems, schedule_problems
 
 __all__ = [
     "copies_problems",
@@ -186,16 +186,29 @@ def curriculum_problems(value: Callable[[str], Any]) -> list[str]:
 curriculum.values=[...], or curriculum.option=null for no curriculum.']
     """
     values, steps = value("curriculum.values"), value("curriculum.at_steps")
-    if value("curriculum.option") is None or not _are(values, int, float):
+    absent = value("curriculum.option") is None
+    if not _are(values, int, float) or (absent and not values and steps is None):
         return []
-    problems = []
+    found, problems = [], []
     if steps is None or _are(steps, int):
-        for problem in schedule_problems(values, steps):
-            name = problem.partition(":")[0]
-            problems.append(
-                f"curriculum.{problem}; write curriculum.{name}=[...], or "
-                "curriculum.option=null for no curriculum."
-            )
+        found += schedule_problems(values, steps)
+    measure, level = value("curriculum.measure"), value("curriculum.level")
+    if steps is None and isinstance(level, int | float):
+        found += level_problems(measure, level)
+    for problem in found:
+        name = problem.partition(":")[0]
+        form = "NUMBER" if name == "level" else "[...]"
+        none = (
+            "leave it out: curriculum.option is null"
+            if absent
+            else "curriculum.option=null"
+        )
+        problems.append(
+            f"curriculum.{problem}; write curriculum.{name}={form}, or {none} for no "
+            "curriculum."
+        )
+    if absent:
+        return problems
     copies = value("env.copies")
     if isinstance(copies, int) and copies > 1:
         problems.append(
@@ -237,6 +250,7 @@ def task_problems(config: Config, task: TaskInfo, test: TaskInfo) -> list[str]:
                 f"eval.kwargs: expected an environment as the one of training, whose "
                 f"{name} is {had}, got {got}; leave out what changes it."
             )
+    problems += _overlap_problems(task.facts, test.facts)
     facts = config.env.facts
     if facts and facts != task.facts:
         names = [*task.facts, *(name for name in facts if name not in task.facts)]
@@ -281,6 +295,36 @@ def task_problems(config: Config, task: TaskInfo, test: TaskInfo) -> list[str]:
             "schedule by steps."
         )
     return problems
+
+
+def _overlap_problems(
+    trained: Mapping[str, Any], tested: Mapping[str, Any]
+) -> list[str]:
+    """Test tasks of the evaluation that are trained on.
+
+    Args:
+        trained: Facts of the environment of training.
+        tested: Of that of evaluation; on training tasks it may take any.
+
+    >>> one = {"split": "train", "train_tasks": [[1.0]], "test_tasks": [[2.0]]}
+    >>> _overlap_problems(one, {**one, "split": "test"})
+    []
+    >>> len(_overlap_problems({**one, "split": "test"}, {**one, "split": "test"}))
+    1
+    """
+    if tested.get("split") != "test" or "split" not in trained:
+        return []
+    known = trained[f"{trained['split']}_tasks"]
+    both = [task for task in tested["test_tasks"] if task in known]
+    if not both:
+        return []
+    return [
+        "eval.kwargs: expected test tasks that are not trained on, got "
+        f"{len(both)} of {len(tested['test_tasks'])} that are, such as {both[0]}; "
+        "give n_train, n_test, task_seed and the tasks to env.kwargs alone, and train "
+        "with env.kwargs.split=train. eval.kwargs.split=train evaluates on the tasks "
+        "of training."
+    ]
 
 
 def _own_limit(config: Config) -> int | None:

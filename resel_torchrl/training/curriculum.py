@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -29,7 +30,8 @@ class Curriculum:
 
     Raises:
         ValueError: If there is no value, or the steps are not one fewer, above 0 and
-            ascending, or the window is below 1.
+            ascending, or the window is below 1, or the level is not finite or, of
+            `"success"`, not from 0 to 1.
 
     >>> grow = Curriculum("length", [5, 20, 50], at_steps=[1000, 3000])
     >>> [grow.begin_episode(steps) for steps in (0, 1000, 999_999)]
@@ -55,6 +57,8 @@ class Curriculum:
         problems = schedule_problems(values, at_steps)
         if window < 1:
             problems.append(f"window: expected 1 episode or more, got {window}")
+        if at_steps is None:
+            problems += level_problems(measure, level)
         if problems:
             raise ValueError("; ".join(problems) + ".")
         self.option = option
@@ -116,6 +120,28 @@ class Curriculum:
         """Takes back what :meth:`state_dict` gave."""
         self.stage = state["stage"]
         self._last = deque(state["last"], maxlen=self.window)
+
+
+def level_problems(measure: str, level: float) -> list[str]:
+    """What is wrong with a level, in sentences without an end.
+
+    Args:
+        measure: As of :class:`Curriculum`; `"success"` is a share of the episodes.
+        level: Likewise.
+
+    >>> level_problems("success", 1.5)
+    ['level: expected a share of episodes with success, from 0 to 1, got 1.5']
+    >>> level_problems("apples", 1.5)
+    []
+    """
+    if not math.isfinite(level):
+        return [f"level: expected a finite number, got {level}"]
+    if measure == "success" and not 0 <= level <= 1:
+        return [
+            "level: expected a share of episodes with success, from 0 to 1, "
+            f"got {level}"
+        ]
+    return []
 
 
 def schedule_problems(

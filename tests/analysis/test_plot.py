@@ -115,6 +115,15 @@ def test_runs_that_differ_in_a_setting_are_not_averaged(tmp_path):
         read_runs(find_runs(f"{tmp_path}/*"))
 
 
+def test_a_task_is_named_with_the_environment_it_was_given(tmp_path):
+    for name, env_id in (("own", "Ant-v5"), ("other", "Ant-v4")):
+        run = make_run(tmp_path / name, [-1], task="ant_mdp")
+        with open(run / "config.yaml", "a") as stream:
+            stream.write(f"env:\n  id: {env_id}\n")
+    results = {r.task for r in read_runs(find_runs(f"{tmp_path}/*"))}
+    assert results == {"ant_mdp", "ant_mdp on Ant-v4"}
+
+
 def test_the_mean_ends_with_the_shortest_seed():
     def seed(number, *returns):
         pairs = enumerate(returns, 1)

@@ -49,7 +49,6 @@ WITHOUT_FORCES = ["include_cfrc_ext_in_observation=false", "contact_cost_weight=
         ([], 105),  # the control
     ],
 )
-@pytest.mark.filterwarnings("ignore:.*out of date:DeprecationWarning")
 def test_other_versions_of_the_ant(tmp_path, environment, size):
     options = ["task=ant_mdp", "steps=20", "eval.interval=0", "log.interval=20"]
     assert recipe("mdp", *short_run(tmp_path / "run", *options, *environment)) == 0

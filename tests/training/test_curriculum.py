@@ -128,6 +128,30 @@ def test_schedule_that_does_not_fit_the_environment(tmp_path, override, message)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("level", ["-0.1", "1.1", "nan", "inf"])
+def test_level_that_no_or_every_mean_of_success_reaches(level):
+    with pytest.raises(ConfigError, match=r"curriculum\.level: expected"):
+        compose(["task=pendulum_v", *BY_SUCCESS, f"curriculum.level={level}"])
+    with pytest.raises(ValueError, match="level: expected"):
+        Curriculum("length", [2, 4], level=float(level))
+
+
+def test_level_of_another_measure_may_be_any_number():
+    assert Curriculum("length", [2, 4], measure="apples", level=12).level == 12
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["curriculum.at_steps=[-5]", "curriculum.values=[2,4]"],
+        ["curriculum.at_steps=[5]"],
+    ],
+)
+def test_mistakes_of_a_schedule_that_names_no_option(options):
+    with pytest.raises(ConfigError, match=r"it out: curriculum\.option is null"):
+        compose(["task=pendulum_v", *options])
+
+
 def test_measure_that_an_environment_does_not_give():
     grow = Curriculum("length", [2, 4])
     with pytest.raises(KeyError, match="measures 'success', got one that measures not"):

@@ -19,6 +19,9 @@ WINDS = {
     "train_tasks": [[0.01, 0.0]],
     "test_tasks": [[0.0, 0.01], [0.02, 0.03], [0.05, 0.06]],
 }
+SETS = ["env.kwargs.n_train=40", "env.kwargs.n_test=20"]
+#: Another environment's training tasks, among them one that is tested here.
+TRAINED = ["env.kwargs.train_tasks=[[0.05,0.05]]", "eval.kwargs.train_tasks=[[0,0]]"]
 
 
 class Still:
@@ -122,6 +125,27 @@ def test_evaluation_of_another_kind_of_environment_is_refused(tmp_path):
         start(
             tmp_path / "run", *options, "env.id=Pendulum-P-v0", "replay.buffer_size=900"
         )
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        ([], None),
+        (["eval.kwargs.split=train"], None),  # on purpose, and named so
+        (["eval.kwargs.task_seed=5"], None),  # other winds
+        (["env.kwargs.split=test"], "20 of 20"),
+        (["eval.kwargs.n_train=20"], "20 of 20"),
+        (["eval.kwargs.test_tasks=[[0.05,0.05]]", *TRAINED], "1 of 1"),
+    ],
+)
+def test_evaluated_test_tasks_are_not_trained_on(tmp_path, options, refused):
+    run = [tmp_path / "run", "env.id=Wind-v0", "replay.buffer_size=90"]
+    run += ["eval.kwargs.split=test", "env.kwargs.split=train", *SETS, *options]
+    if refused is None:
+        start(*run)
+    else:
+        with pytest.raises(ConfigError, match=f"not trained on, got {refused}"):
+            start(*run)
 
 
 def test_mistake_in_the_evaluations_arguments_is_told_as_such(tmp_path):
