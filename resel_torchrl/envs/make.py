@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from torchrl.envs import GymWrapper, InitTracker, TransformedEnv
 
+from resel_torchrl._nearest import did_you_mean
 from resel_torchrl.envs import mujoco_pomdp
 from resel_torchrl.envs.registry import find_spec
 from resel_torchrl.envs.wrappers import CheckEpisode, MaskObservation, ScaleAction
@@ -40,6 +42,7 @@ def make_gym(task: str, *, horizon: int | None = None, **kwargs: Any) -> gymnasi
         ValueError: if the task is unknown (the message lists the nearest names), has no
             horizon and none is given, or has observations that are no vectors or
             actions that are neither bounded vectors nor ``Discrete``.
+        TypeError: if the environment does not take an option of ``kwargs``.
         ModuleNotFoundError: if the simulator is not installed; the message names the
             extra to install.
 
@@ -56,9 +59,19 @@ def make_gym(task: str, *, horizon: int | None = None, **kwargs: Any) -> gymnasi
         raise ValueError(f"expected a horizon of at least 1 step, got {horizon}")
     if "gymnasium.envs.mujoco" in str(spec.entry_point):
         mujoco_pomdp.log_warnings()
-    env = gymnasium.make(
-        spec, max_episode_steps=horizon, disable_env_checker=True, **kwargs
-    )
+    try:
+        env = gymnasium.make(
+            spec, max_episode_steps=horizon, disable_env_checker=True, **kwargs
+        )
+    except TypeError as error:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if unknown is None or unknown[1] not in kwargs:
+            raise
+        known = {**spec.kwargs, **kwargs}.keys() - {unknown[1]}
+        raise TypeError(
+            f"the environment has no option {unknown[1]!r}."
+            + did_you_mean(unknown[1], known)
+        ) from error
     horizon = horizon or spec.max_episode_steps or _own_horizon(task, env)
     if not _is_float_vector(env.observation_space):
         env = MaskObservation(env)

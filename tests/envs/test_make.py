@@ -194,6 +194,23 @@ def test_unknown_task_lists_the_nearest_names(wrong, meant):
         make_gym(wrong)
 
 
+@pytest.mark.parametrize(
+    ("task", "options", "message"),
+    [
+        (
+            "TMaze-Active-v0",
+            {"lenght": 3},
+            r"option 'lenght'\. Did you mean 'length'\?",
+        ),
+        ("Wind-v0", {"split": "test", "splt": "test"}, "Did you mean 'split'"),
+        ("Pendulum-V-v0", {"colour": 1}, r"has no option 'colour'\.$"),
+    ],
+)
+def test_unknown_option_is_named_with_the_nearest_one(task, options, message):
+    with pytest.raises(TypeError, match=message):
+        make_gym(task, **options)
+
+
 def test_unknown_task_near_to_nothing_says_where_names_are():
     with pytest.raises(ValueError, match=r"unknown task '\?\?'\. task_names\(\) lists"):
         find_spec("??")
