@@ -24,8 +24,8 @@ def test_values_of_the_cores_options_are_checked_with_the_width():
 
 def test_checking_a_core_draws_nothing_and_lets_unusual_ones_pass(monkeypatch):
     class Looks(CORES["gru"]):
-        def __init__(self, size, backend="auto"):
-            super().__init__(size, backend)
+        def __init__(self, size, backend="auto", max_memory=None):
+            super().__init__(size, backend, max_memory)
             self.scale = self.bias_hh_l0.sum().item()
 
     monkeypatch.setitem(CORES, "gru", Looks)

@@ -15,16 +15,22 @@ class GRUCore(SequenceCore):
 
     Parameters have the names, shapes and meaning of a single-layer
     :class:`torch.nn.GRU`, whose state dict loads as it is. Matrices start
-    Xavier-uniform, biases at zero (arXiv 2405.15384, appendix). The state is the hidden
-    state.
+    Xavier-uniform, biases at zero (arXiv 2405.15384, appendix), by which an untrained
+    unit keeps about half of its state at each step. The state is the hidden state.
 
     Args:
         size: width of input, output and hidden state.
         backend: implementation of the recurrence, as in
             :func:`~resel_torchrl.ops.gru_scan`.
+        max_memory: steps that the longest memories of an untrained core last, such as
+            the horizon. The biases of the update gate then start at ``log(u)``, ``u``
+            uniform in [1, max_memory - 1], so that a unit keeps ``u / (1 + u)`` of its
+            state (chrono initialization, `arXiv 1804.11188
+            <https://arxiv.org/abs/1804.11188>`_, section 2). ``None`` leaves them zero.
 
     Raises:
-        ValueError: if ``size`` is not a positive integer or the backend is unknown.
+        ValueError: if ``size`` is not a positive integer, the backend is unknown or
+            ``max_memory`` is not a whole number of 2 or more.
         ModuleNotFoundError: if the backend needs a package that is not installed.
 
     Examples:
@@ -36,8 +42,13 @@ class GRUCore(SequenceCore):
         (torch.Size([2, 5, 8]), True)
     """
 
-    def __init__(self, size: int, backend: str = "auto"):
+    def __init__(self, size: int, backend: str = "auto", max_memory: int | None = None):
         super().__init__(size, state_size=size)
+        if max_memory is not None and (type(max_memory) is not int or max_memory < 2):
+            raise ValueError(
+                "expected max_memory to be a whole number of 2 steps or more, or None, "
+                f"got {max_memory!r}; the horizon is a good start."
+            )
         self.backend = check_backend(backend)
         self.device_type = device_type(backend, BACKENDS)
         self.weight_ih_l0 = nn.Parameter(torch.empty(3 * size, size))
@@ -45,6 +56,10 @@ class GRUCore(SequenceCore):
         self.bias_ih_l0 = nn.Parameter(torch.empty(3 * size))
         self.bias_hh_l0 = nn.Parameter(torch.empty(3 * size))
         xavier_zero_bias_(self)
+        if max_memory is not None:
+            with torch.no_grad():
+                kept = self.bias_ih_l0[size : 2 * size]  # of reset, update, new
+                kept.uniform_(1, max_memory - 1).log_()
 
     def forward(
         self, x: Tensor, is_init: Tensor, state: Tensor | None = None
