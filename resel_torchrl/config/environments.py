@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
 from gymnasium.vector import VectorEnv
 
+from resel_torchrl.config.curriculum import fit_problems
 from resel_torchrl.config.schema import Config
 from resel_torchrl.envs import TaskInfo, make_gym, task_info, vectorize
 from resel_torchrl.training import (
-    Curriculum,
     Evaluation,
     RecurrentPolicy,
     VectorPolicy,
     evaluate,
     evaluate_vector,
 )
-from resel_torchrl.training.curriculum import level_problems, schedule_problems
 
 __all__ = [
     "copies_problems",
-    "curriculum_problems",
     "eval_copies",
-    "make_curriculum",
     "make_evaluation",
     "make_run_env",
     "make_run_envs",
@@ -159,66 +156,6 @@ def copies_problems(value: Callable[[str], Any]) -> list[str]:
     return problems
 
 
-def make_curriculum(config: Config) -> Curriculum | None:
-    """The curriculum, if there is one.
-
-    >>> from resel_torchrl.config import compose
-    >>> make_curriculum(compose(["task=pendulum_v"])) is None
-    True
-    """
-    options = dataclasses.asdict(config.curriculum)
-    option, values = options.pop("option"), options.pop("values")
-    return None if option is None else Curriculum(option, values, **options)
-
-
-def curriculum_problems(value: Callable[[str], Any]) -> list[str]:
-    """What is wrong with a curriculum beside the types of its values.
-
-    Args:
-        value: Gives the value of a key, unchecked; None where there is none.
-
-    Returns:
-        The mistakes, in sentences.
-
-    >>> keys = {"curriculum.option": "frames", "curriculum.values": []}
-    >>> curriculum_problems(keys.get)
-    ['curriculum.values: expected one value or more, got none; write \
-curriculum.values=[...], or curriculum.option=null for no curriculum.']
-    """
-    values, steps = value("curriculum.values"), value("curriculum.at_steps")
-    absent = value("curriculum.option") is None
-    if not _are(values, int, float) or (absent and not values and steps is None):
-        return []
-    found, problems = [], []
-    if steps is None or _are(steps, int):
-        found += schedule_problems(values, steps)
-    measure, level = value("curriculum.measure"), value("curriculum.level")
-    if steps is None and isinstance(level, int | float):
-        found += level_problems(measure, level)
-    for problem in found:
-        name = problem.partition(":")[0]
-        form = "NUMBER" if name == "level" else "[...]"
-        none = (
-            "leave it out: curriculum.option is null"
-            if absent
-            else "curriculum.option=null"
-        )
-        problems.append(
-            f"curriculum.{problem}; write curriculum.{name}={form}, or {none} for no "
-            "curriculum."
-        )
-    if absent:
-        return problems
-    copies = value("env.copies")
-    if isinstance(copies, int) and copies > 1:
-        problems.append(
-            "curriculum.option: expected null with several environments, whose "
-            f"episodes begin at different steps, got env.copies = {copies}; write "
-            "env.copies=1, or curriculum.option=null."
-        )
-    return problems
-
-
 def task_problems(config: Config, task: TaskInfo, test: TaskInfo) -> list[str]:
     """What does not go together in a configuration and its environments.
 
@@ -260,41 +197,7 @@ def task_problems(config: Config, task: TaskInfo, test: TaskInfo) -> list[str]:
             f"{', '.join(other)}; a new run leaves it out, and a stopped run goes on "
             "with the environment that it began with only."
         )
-    option = config.curriculum.option
-    if option is None:
-        return problems
-    if option not in task.curriculum_options:
-        known = ", ".join(task.curriculum_options) or "none"
-        return [
-            *problems,
-            f"curriculum.option: expected an option that {config.env.id} takes at its "
-            f"reset (it takes {known}), got {option!r}; write curriculum.option=null "
-            "for no curriculum.",
-        ]
-    env = make_run_env(config)
-    for value in config.curriculum.values:
-        try:
-            env.reset(seed=0, options={option: value})
-        except (ValueError, TypeError, LookupError) as error:
-            problems.append(f"curriculum.values: {value} cannot be used: {error}.")
-    whole = env.get_wrapper_attr(option) if env.has_wrapper_attr(option) else None
-    env.close()
-    if whole is not None and config.curriculum.values[-1] != whole:
-        problems.append(
-            f"curriculum.values: expected the last one to be the {option} of the whole "
-            f"task, {whole}, got {config.curriculum.values[-1]}; write "
-            f"curriculum.values=[...,{whole}], or curriculum.option=null."
-        )
-    if config.curriculum.at_steps is None and (
-        config.curriculum.measure not in task.measures
-    ):
-        problems.append(
-            f"curriculum.measure: expected one that {config.env.id} measures "
-            f"({', '.join(task.measures) or 'none'}), got "
-            f"{config.curriculum.measure!r}; write curriculum.at_steps=[...] for a "
-            "schedule by steps."
-        )
-    return problems
+    return problems + fit_problems(config, task)
 
 
 def _overlap_problems(
@@ -335,7 +238,3 @@ def _own_limit(config: Config) -> int | None:
         return task_info(config.env.id, **config.env.kwargs).horizon
     except ValueError:
         return None
-
-
-def _are(values: Any, *types: type) -> bool:
-    return isinstance(values, Sequence) and all(type(v) in types for v in values)

@@ -12,9 +12,9 @@ from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from resel_torchrl.config.algorithms import (
     loss_of,
 )
+from resel_torchrl.config.curriculum import make_curriculum
 from resel_torchrl.config.environments import (
     eval_copies,
-    make_curriculum,
     make_run_env,
     make_run_envs,
 )

@@ -224,6 +224,7 @@ class CurriculumConfig:
     measure: str
     level: float
     window: PositiveInt
+    draw: Literal["newest", "reached", "all"]
 
 
 @dataclass

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import gymnasium
 
 from resel_torchrl.config.core_checks import core_problems
+from resel_torchrl.config.curriculum import curriculum_problems
 from resel_torchrl.config.decay import decay_problems
-from resel_torchrl.config.environments import copies_problems, curriculum_problems
+from resel_torchrl.config.environments import copies_problems
 from resel_torchrl.config.schema import Config
 from resel_torchrl.envs import task_names
 from resel_torchrl.modules.cores import CORES
