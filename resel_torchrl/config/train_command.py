@@ -69,6 +69,8 @@ def train_command(arguments: Sequence[str], job: Job = train_job) -> int:
             print(error, file=sys.stderr)  # noqa: T201
             return 2
 
+    failures = []
+
     @hydra.main(
         version_base="1.3",
         config_path="pkg://resel_torchrl.config",
@@ -80,9 +82,13 @@ def train_command(arguments: Sequence[str], job: Job = train_job) -> int:
             job(from_hydra(cfg), context.overrides.task)
         except (ConfigError, RunError) as error:
             print(error, file=sys.stderr)  # noqa: T201
-            if context.mode == RunMode.MULTIRUN:
-                raise  # the other jobs of the sweep still run
-            raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
+            status = 2 if isinstance(error, ConfigError) else 1
+            if context.mode != RunMode.MULTIRUN:
+                raise SystemExit(status) from None
+            # The other jobs of the sweep still run.
+            if not context.launcher._target_.endswith(".BasicLauncher"):
+                raise  # maybe in another process, which only this tells of it
+            failures.append(status)
         except KeyboardInterrupt:
             raise SystemExit(130) from None
 
@@ -93,7 +99,7 @@ def train_command(arguments: Sequence[str], job: Job = train_job) -> int:
         return stop.code if isinstance(stop.code, int) else 1
     finally:
         sys.argv = before
-    return 0
+    return max(failures, default=0)
 
 
 def with_default_task(arguments: Sequence[str], task: str) -> list[str]:

@@ -52,6 +52,8 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     'Nearest: pendulum_v, pendulum_p.'
     >>> nearest("xyz", ["gru", "lstm"])
     'Known: gru, lstm.'
+    >>> nearest("t_maze", ["tmaze_active", "tmaze_passive", "walker_v"])
+    'Nearest: tmaze_active, tmaze_passive.'
     """
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=count, cutoff=0.6)
@@ -65,6 +67,9 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
         if difflib.SequenceMatcher(None, tail, tails[key]).ratio() > 0.6
     ]
     close.sort(key=lambda key: -difflib.SequenceMatcher(None, tail, tails[key]).ratio())
+    if not close:  # the same letters, but for the underscores
+        letters = name.replace("_", "")
+        close = [key for key in known if key.replace("_", "").startswith(letters)]
     if close:
         return f"Nearest: {', '.join(close[:count])}."
     return f"Known: {', '.join(known)}."
@@ -185,8 +190,11 @@ def _convert(hint: Any, value: Any) -> tuple[bool, Any]:
 def _written(hint: Any, value: Any) -> str:
     """How a value of the hinted type is written, as near to `value` as can be."""
     kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    if get_origin(kind) in (Union, types.UnionType):  # a list or null
+        kind = next((k for k in get_args(kind) if get_origin(k) is list), kind)
     if get_origin(kind) is list:
-        single = isinstance(value, str) and re.fullmatch(r"[\w-]+", value)
+        number = isinstance(value, int) and not isinstance(value, bool)
+        single = number or (isinstance(value, str) and re.fullmatch(r"[\w-]+", value))
         return f"[{value}]" if single else "[VALUE,VALUE]"
     if kind is int and isinstance(value, float) and value.is_integer():
         return f"{int(value):_}"

@@ -149,7 +149,11 @@ class HiddenDynamics(gymnasium.Wrapper, RecordConstructorArgs):
                     f"got {list(task)}"
                 )
         self.n_tasks = len(self.task_set.tasks)
-        self.facts = {"multipliers": list(self.names), **self.task_set.facts()}
+        self.facts = {
+            "multipliers": list(self.names),
+            "log_range": log_range,
+            **self.task_set.facts(),
+        }
         self._task: dict[str, float] = {}
 
     def reset(

@@ -28,6 +28,7 @@ class _HiddenGoal(gymnasium.Wrapper):
 
     Attributes:
         factor: name of the goal in ``info["task"]``.
+        facts: the set of goals, in plain data.
         n_tasks: number of goals, of which ``reset(options={"task": i})`` takes the
             i-th.
     """
@@ -37,6 +38,7 @@ class _HiddenGoal(gymnasium.Wrapper):
     def __init__(self, env: gymnasium.Env, tasks: TaskSet) -> None:
         super().__init__(env)
         self._tasks = tasks
+        self.facts = tasks.facts()
         self.n_tasks = len(tasks.tasks)
         self._goal = math.nan
         self._data = env.unwrapped.data
@@ -157,9 +159,6 @@ class CheetahVelocity(_Cheetah):
         test_tasks: likewise to test on.
         **kwargs: passed to Gymnasium's environment, such as ``render_mode``.
 
-    Attributes:
-        facts: the set of tasks, in plain data.
-
     Raises:
         ValueError: as :class:`resel_torchrl.envs.task_set.TaskSet`.
         ModuleNotFoundError: if MuJoCo is not installed.
@@ -188,7 +187,6 @@ class CheetahVelocity(_Cheetah):
             test_tasks=test_tasks,
         )
         super().__init__(tasks, **kwargs)
-        self.facts = tasks.facts()
 
     def _paid(self, velocity: np.ndarray, info: dict[str, Any]) -> float:
         return info["reward_ctrl"] - abs(velocity[0] - self._goal)

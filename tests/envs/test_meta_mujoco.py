@@ -125,6 +125,7 @@ def test_hidden_goal_changes_rewards_and_nothing_that_is_seen(env):
 
 @pytest.mark.parametrize("name", ["AntDir-v0", "CheetahDir-v0"])
 def test_directions_are_drawn_anew_for_each_trial(name, envs):
+    assert task_info(name).facts["train_tasks"] == [[-1.0], [1.0]]
     env = envs[name]
     env.reset(seed=0)
     drawn = [factor_of(env, env.reset()[1]) for _ in range(60)]

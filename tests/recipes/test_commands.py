@@ -67,6 +67,21 @@ def test_multirun_over_seeds_and_tasks(tmp_path, monkeypatch):
     ]
 
 
+def test_multirun_tells_of_a_job_that_cannot_start_and_runs_the_others(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    Path("runs/pendulum_v/gru-seed0").mkdir(parents=True)
+    Path("runs/pendulum_v/gru-seed0/notes.txt").write_text("taken")
+    overrides = [o for o in tiny(tmp_path) if not o.startswith("run_dir=")]
+    command = ["train", "--multirun", *overrides, "seed=0,1", "steps=40"]
+    assert main(command) == 1
+    found = capsys.readouterr().err
+    assert "expected a run directory that does not exist yet" in found
+    assert "Traceback" not in found
+    assert Path("runs/pendulum_v/gru-seed1/metrics.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
