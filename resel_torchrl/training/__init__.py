@@ -34,6 +34,7 @@ from resel_torchrl.training.loop import Training
 from resel_torchrl.training.policy import load_policy
 from resel_torchrl.training.policy_copy import PolicyCopy
 from resel_torchrl.training.precision import matmul_precision, set_matmul_precision
+from resel_torchrl.training.records import Records
 from resel_torchrl.training.run_directory import RunDirectory, RunError
 from resel_torchrl.training.schedule import LearningRateDecay, UpdateSchedule
 from resel_torchrl.training.shared_weights import SharedWeights
@@ -57,6 +58,7 @@ __all__ = [
     "PolicyCopy",
     "ProcessCollector",
     "Progress",
+    "Records",
     "RecurrentPolicy",
     "RunDirectory",
     "RunError",

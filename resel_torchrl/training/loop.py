@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -21,8 +20,8 @@ from resel_torchrl.training.episode import EpisodeResult
 from resel_torchrl.training.evaluate import Evaluation
 from resel_torchrl.training.finite import NonFiniteLossError
 from resel_torchrl.training.generators import generator_states, restore_generators
-from resel_torchrl.training.log import EVAL_COLUMNS, METRIC_COLUMNS, CsvLog
 from resel_torchrl.training.policy_copy import PolicyCopy
+from resel_torchrl.training.records import Records
 from resel_torchrl.training.run_directory import RunDirectory, RunError
 from resel_torchrl.training.schedule import LearningRateDecay, UpdateSchedule
 from resel_torchrl.training.shared_weights import SharedWeights
@@ -108,7 +107,6 @@ class Training:
         self.collector = collector
         self.learner = learner
         self.evaluation = evaluation
-        self.seed = seed
         self.steps = steps
         self.schedule = UpdateSchedule(updates_per_step)
         self.decay = decay
@@ -118,27 +116,24 @@ class Training:
         self.policy_copy = policy_copy
         self.measures = tuple(measures)
         self.description = dict(description or {})
-        self.loggers = list(loggers)
         self.console = console
         self._learning = False
-        self._finished: list[EpisodeResult] = []
-        self._seconds = 0.0
         run.lock()
         try:
-            positions = self._resume()
-            self._metrics = CsvLog(
-                run.metrics,
-                [*METRIC_COLUMNS, *measures, *collector.curriculum_measures],
-                position=positions.get("metrics"),
-            )
-            self._evals = CsvLog(
-                run.eval, [*EVAL_COLUMNS, *measures], position=positions.get("eval")
+            progress = self._resume()
+            self.records = Records(
+                run,
+                seed=seed,
+                measures=self.measures,
+                training_measures=collector.curriculum_measures,
+                loggers=loggers,
+                state=progress,
             )
         except BaseException:
             collector.close()
             run.unlock()
             raise
-        self._saved_at = self.collector.steps if positions else -1
+        self._saved_at = self.collector.steps if progress else -1
 
     def run(self) -> None:
         """Runs to the last step, or until Ctrl-C or SIGTERM.
@@ -151,8 +146,7 @@ class Training:
                 where.
         """
         collector = self.collector
-        self._row_steps, self._row_updates = collector.steps, self.learner.updates
-        self._row_seconds = 0.0
+        self.records.begin_row(collector.steps, self.learner.updates)
         progress = Progress(self.steps, done=collector.steps, shown=self.console)
         try:
             with stop_on_signal() as stop, progress:
@@ -171,15 +165,14 @@ class Training:
     def _step(self, progress: Progress) -> None:
         began = time.perf_counter()
         before = self.collector.steps
-        for result in self._collect():
-            self._finished.append(result)
+        ended = self._collect()
+        self.records.episodes(ended)
+        for result in ended:
             progress.episode(result.episode_return)
         step = self.collector.steps
         updates = self._update(step - before)
         progress.step(step - before, updates)
-        spent = time.perf_counter() - began
-        self._seconds += spent
-        self._row_seconds += spent
+        self.records.spend(time.perf_counter() - began)
 
         def due(interval: int) -> bool:
             return before // interval < step // interval
@@ -236,27 +229,15 @@ class Training:
             values = self.learner.metrics()
         except NonFiniteLossError as error:
             self._learner_failed(error)
-        step, updates = self.collector.steps, self.learner.updates
-        seconds = max(self._row_seconds, 1e-9)
-        values |= {
-            "episodes": self.collector.episodes,
-            "updates": updates,
-            "weight_age": 0 if self.policy_copy is None else self.policy_copy.age,
-            "env_steps_per_second": (step - self._row_steps) / seconds,
-            "updates_per_second": (updates - self._row_updates) / seconds,
-            "seconds": self._seconds,
-        }
-        if self._finished:
-            values["return"] = np.mean([r.episode_return for r in self._finished])
-            values["length"] = np.mean([r.length for r in self._finished])
-            for name in self._finished[0].measures:
-                values[name] = np.mean([r.measures[name] for r in self._finished])
-        self._finished.clear()
-        self._row_steps, self._row_updates, self._row_seconds = step, updates, 0.0
-        self._metrics.write({"step": step, "seed": self.seed, **values})
-        for logger in self.loggers:
-            for name, value in values.items():
-                logger.log_scalar(f"train/{name}", float(value), step=step)
+        self.records.write_metrics(
+            self.collector.steps,
+            self.learner.updates,
+            values
+            | {
+                "episodes": self.collector.episodes,
+                "weight_age": 0 if self.policy_copy is None else self.policy_copy.age,
+            },
+        )
 
     def _evaluate(self) -> None:
         step = self.collector.steps
@@ -270,18 +251,7 @@ class Training:
                 "saved; mend the environment, then "
                 f"resume={self.run_directory.path}."
             ) from error
-        row = {
-            "mean": result.mean,
-            "standard_error": result.standard_error,
-            "episodes": len(result.returns),
-            **result.mean_measures,
-        }
-        returns = " ".join(map(repr, result.returns))
-        self._evals.write({"step": step, "seed": self.seed, **row, "returns": returns})
-        for logger in self.loggers:
-            for name, value in row.items():
-                if math.isfinite(value):
-                    logger.log_scalar(f"eval/{name}", float(value), step=step)
+        self.records.write_evaluation(step, result)
 
     def _parts(self) -> dict[str, Any]:
         return {
@@ -299,14 +269,7 @@ class Training:
                 ),
                 "learning": self._learning,
                 "schedule": self.schedule.steps,
-                "finished": [
-                    (r.episode_return, r.length, r.measures) for r in self._finished
-                ],
-                "seconds": self._seconds,
-                "positions": {
-                    "metrics": self._metrics.position(),
-                    "eval": self._evals.position(),
-                },
+                **self.records.state_dict(),
                 "generators": generator_states(),
             },
             "replay": buffer_state(self.learner.replay_buffer),
@@ -326,11 +289,11 @@ class Training:
         except NonFiniteLossError as error:
             self._learner_failed(error)
 
-    def _resume(self) -> dict[str, int]:
-        """Loads the newest checkpoint, if any; returns the places in the CSV files."""
+    def _resume(self) -> dict[str, Any] | None:
+        """Loads the newest checkpoint, if any; returns its progress."""
         step = self.checkpoints.newest()
         if step is None:
-            return {}
+            return None
         if step > self.steps:
             raise RunError(
                 f"expected steps of at least {step}, where the run "
@@ -347,10 +310,8 @@ class Training:
             self.policy_copy.load_state_dict(progress["policy_copy"])
         self._learning = progress["learning"]
         self.schedule.steps = progress["schedule"]
-        self._finished = [EpisodeResult(*entry) for entry in progress["finished"]]
-        self._seconds = progress["seconds"]
         restore_generators(progress["generators"])
-        return progress["positions"]
+        return progress
 
     def _environment_failed(self, error: Exception) -> NoReturn:
         self._check_learner()  # its actions would be NaN: no fault of the environment
@@ -382,8 +343,7 @@ class Training:
         ) from error
 
     def _close(self) -> None:
-        self._metrics.close()
-        self._evals.close()
+        self.records.close()
         self.collector.close()
         self.run_directory.unlock()
 
