@@ -50,11 +50,6 @@ curriculum.values=[...], or curriculum.option=null for no curriculum.']
     measure, level = value("curriculum.measure"), value("curriculum.level")
     if steps is None and isinstance(level, int | float):
         found += level_problems(measure, level)
-    if steps is not None and value("curriculum.draw") == "all":
-        problems.append(
-            "curriculum.at_steps: expected null where every value is drawn from the "
-            f"start, got {steps}; leave it out, or write curriculum.draw=reached."
-        )
     for problem in found:
         name = problem.partition(":")[0]
         form = "NUMBER" if name == "level" else "[...]"
@@ -122,8 +117,7 @@ got 40; write curriculum.values=[...,50], or curriculum.option=null.']
             f"curriculum.values=[...,{whole}], or curriculum.option=null."
         )
     rule = config.curriculum
-    by_measure = rule.at_steps is None and rule.draw != "all"
-    if by_measure and rule.measure not in task.measures:
+    if rule.at_steps is None and rule.measure not in task.measures:
         problems.append(
             f"curriculum.measure: expected one that {config.env.id} measures "
             f"({', '.join(task.measures) or 'none'}), got "

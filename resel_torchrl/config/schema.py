@@ -224,7 +224,6 @@ class CurriculumConfig:
     measure: str
     level: float
     window: PositiveInt
-    draw: Literal["newest", "reached", "all"]
 
 
 @dataclass

@@ -99,7 +99,6 @@ class Collector:
         self._return = 0.0
         self._t = -1  # no episode under way
         self._random: np.random.Generator | None = None
-        self._options: dict[str, float] | None = None
 
     @property
     def in_random_phase(self) -> bool:
@@ -159,10 +158,10 @@ class Collector:
         self._random = (
             np.random.default_rng(seed) if self.steps < self.random_steps else None
         )
-        self._options = None
+        options = None
         if self.curriculum is not None:
-            self._options = self.curriculum.begin_episode(self.steps, seed)
-        self._observations[0], _ = self.env.reset(seed=seed, options=self._options)
+            options = self.curriculum.begin_episode(self.steps)
+        self._observations[0], _ = self.env.reset(seed=seed, options=options)
         self._return = 0.0
         self._t = 0
 
@@ -187,9 +186,9 @@ class Collector:
         self._t = -1
         result = EpisodeResult(self._return, length, measures)
         if self.curriculum is not None:
-            value = self._options[self.curriculum.option]
-            measures[self.curriculum.name] = float(value)
+            value = float(self.curriculum.value)
             self.curriculum.end_episode(result)
+            measures[self.curriculum.name] = value
         return result
 
     def counters(self) -> Counters:

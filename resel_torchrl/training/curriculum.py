@@ -5,16 +5,11 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 from resel_torchrl.training.episode import EpisodeResult
 
 __all__ = ["Curriculum"]
-
-#: What value an episode may take.
-DRAWS = ("newest", "reached", "all")
 
 
 class Curriculum:
@@ -22,10 +17,7 @@ class Curriculum:
 
     Every training episode starts with the value of the stage that it begins in. The
     next stage begins either at given environment steps, or once the mean of a measure
-    over the last episodes reaches a level; those of the random phase count too. Where
-    each episode draws its value from several, what was learnt at the small ones stays
-    in the data, and the critic meets failures at the large ones before success there is
-    the rule.
+    over the last episodes reaches a level; those of the random phase count too.
 
     Args:
         option: Name of the option, such as `"frames"`.
@@ -34,15 +26,12 @@ class Curriculum:
             begin; None goes by the measure.
         measure: The measure, where `at_steps` is None.
         level: Mean of the measure that ends a stage.
-        window: Episodes with the stage's value that the mean is over.
-        draw: What value an episode takes: `"newest"`, that of the stage; `"reached"`,
-            that or one before it, all alike likely; `"all"`, any from the first episode
-            on, so that there are no stages.
+        window: Episodes of the stage that the mean is over.
 
     Raises:
         ValueError: If there is no value, or the steps are not one fewer, above 0 and
             ascending, or the window is below 1, or the level is not finite or, of
-            `"success"`, not from 0 to 1, or there is no such draw.
+            `"success"`, not from 0 to 1.
 
     >>> grow = Curriculum("length", [5, 20, 50], at_steps=[1000, 3000])
     >>> [grow.begin_episode(steps) for steps in (0, 1000, 999_999)]
@@ -53,9 +42,6 @@ class Curriculum:
     ...     grow.end_episode(EpisodeResult(1.0, 6, {"success": 1.0}))
     >>> options, grow.begin_episode(0)
     ({'length': 5}, {'length': 20})
-    >>> mixed = Curriculum("length", [5, 20, 50], draw="all")
-    >>> [mixed.begin_episode(0, seed)["length"] for seed in range(5)]
-    [20, 20, 5, 50, 20]
     """
 
     def __init__(
@@ -67,15 +53,12 @@ class Curriculum:
         measure: str = "success",
         level: float = 0.8,
         window: int = 50,
-        draw: Literal["newest", "reached", "all"] = "newest",
     ) -> None:
         problems = schedule_problems(values, at_steps)
         if window < 1:
             problems.append(f"window: expected 1 episode or more, got {window}")
         if at_steps is None:
             problems += level_problems(measure, level)
-        if draw not in DRAWS:
-            problems.append(f"draw: expected {', '.join(DRAWS)}, got {draw!r}")
         if problems:
             raise ValueError("; ".join(problems) + ".")
         self.option = option
@@ -84,8 +67,7 @@ class Curriculum:
         self.measure = measure
         self.level = level
         self.window = window
-        self.draw = draw
-        self.stage = len(self.values) - 1 if draw == "all" else 0
+        self.stage = 0
         self._last: deque[float] = deque(maxlen=window)
 
     @property
@@ -95,34 +77,26 @@ class Curriculum:
 
     @property
     def value(self) -> float:
-        """The value of the present stage; the last one where all are drawn."""
+        """The value of the present stage."""
         return self.values[self.stage]
 
-    def begin_episode(self, steps: int, seed: int = 0) -> dict[str, float]:
+    def begin_episode(self, steps: int) -> dict[str, float]:
         """The options of the `reset` that begins an episode.
 
         Args:
             steps: Environment steps of the run so far.
-            seed: Seed of the episode, which decides what is drawn.
         """
-        if self.at_steps is not None and self.draw != "all":
+        if self.at_steps is not None:
             self.stage = sum(steps >= begin for begin in self.at_steps)
-        number = self.stage
-        if self.draw != "newest":
-            number = int(np.random.default_rng([seed, 1]).integers(self.stage + 1))
-        return {self.option: self.values[number]}
+        return {self.option: self.value}
 
     def end_episode(self, result: EpisodeResult) -> None:
-        """Takes down an episode, if its value is that of the present stage.
-
-        Args:
-            result: With the episode's value among the measures, under :attr:`name`; the
-                stage's if it is not there.
+        """Takes down an episode of the present stage.
 
         Raises:
             KeyError: If the environment did not measure it.
         """
-        if self.at_steps is not None or self.draw == "all":
+        if self.at_steps is not None:
             return
         if self.measure not in result.measures:
             raise KeyError(
@@ -130,8 +104,6 @@ class Curriculum:
                 f"that measures {', '.join(result.measures) or 'nothing'}; choose "
                 "another measure, or a schedule by steps."
             )
-        if result.measures.get(self.name, self.value) != self.value:
-            return
         self._last.append(result.measures[self.measure])
         reached = len(self._last) == self.window and (
             sum(self._last) >= self.level * self.window

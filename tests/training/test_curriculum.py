@@ -18,8 +18,6 @@ MAZE = [
 LOGGED = "curriculum_length"
 BY_STEPS = [*MAZE, "curriculum.at_steps=[30,60]"]
 BY_SUCCESS = [*MAZE, "curriculum.level=0.0", "curriculum.window=5"]
-MIXED = [*MAZE, "curriculum.draw=all"]
-REACHED = [*BY_SUCCESS, "curriculum.draw=reached"]
 
 
 def finish(training):
@@ -71,46 +69,7 @@ def test_stage_ends_once_the_mean_over_its_window_reaches_the_level():
     assert grow.begin_episode(0) == {"length": 8}  # and no further
 
 
-def drawn(grow, steps=0, n=300):
-    return [grow.begin_episode(steps, seed)["length"] for seed in range(n)]
-
-
-def test_episodes_draw_from_all_values_from_the_start_on():
-    mixed = Curriculum("length", [2, 4, 8], draw="all")
-    lengths = drawn(mixed)
-    assert all(75 < lengths.count(length) < 125 for length in (2, 4, 8))
-    assert lengths == drawn(Curriculum("length", [2, 4, 8], draw="all"))
-    mixed.end_episode(EpisodeResult(0.0, 3))  # measures nothing, and needs nothing
-
-
-def test_episodes_draw_from_the_values_reached():
-    grow = Curriculum("length", [2, 4, 8], at_steps=[10, 20], draw="reached")
-    assert set(drawn(grow, 9)) == {2}
-    assert set(drawn(grow, 19)) == {2, 4}
-    assert set(drawn(grow, 20)) == {2, 4, 8}
-    assert set(drawn(Curriculum("length", [2, 4, 8], at_steps=[10, 20]), 20)) == {8}
-
-
-def test_only_episodes_with_the_newest_value_count_for_its_level():
-    grow = Curriculum("length", [2, 4, 8], level=1.0, window=1, draw="reached")
-    grow.end_episode(episode(1.0))
-    assert set(drawn(grow)) == {2, 4}
-    grow.end_episode(EpisodeResult(0.0, 3, {"success": 1.0, LOGGED: 2.0}))
-    assert grow.stage == 1
-    grow.end_episode(EpisodeResult(0.0, 5, {"success": 1.0, LOGGED: 4.0}))
-    assert grow.stage == 2
-
-
-def test_log_shows_what_was_drawn(tmp_path):
-    log = finish(
-        start(tmp_path / "run", *MAZE, "curriculum.draw=all", "log.interval=1")
-    )
-    shown = [(float(r[LOGGED]), float(r["length"])) for r in log if r[LOGGED]]
-    assert {value for value, _ in shown} == {2.0, 4.0, 8.0}
-    assert all(length == value + 1 for value, length in shown)
-
-
-@pytest.mark.parametrize("schedule", [BY_STEPS, BY_SUCCESS, MIXED, REACHED])
+@pytest.mark.parametrize("schedule", [BY_STEPS, BY_SUCCESS])
 def test_resumed_run_is_the_run_that_never_stopped(tmp_path, schedule):
     whole = start(tmp_path / "whole", *schedule)
     whole.run()
@@ -124,15 +83,13 @@ def test_resumed_run_is_the_run_that_never_stopped(tmp_path, schedule):
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
-@pytest.mark.parametrize("schedule", [BY_SUCCESS, REACHED])
-def test_process_collects_by_the_curriculum_and_takes_it_back(tmp_path, schedule):
-    options = [*schedule, "train.collection=process", "eval.interval=0"]
+def test_process_collects_by_the_curriculum_and_takes_it_back(tmp_path):
+    options = [*BY_SUCCESS, "train.collection=process", "eval.interval=0"]
     training = start(tmp_path / "run", *options)
     training.run()
     stage = training.collector.curriculum.stage
     assert stage > 0  # counted here, made there
-    shown = rows(training.run_directory.metrics)[-1][LOGGED]
-    assert shown == "8.0" or schedule is REACHED
+    assert rows(training.run_directory.metrics)[-1][LOGGED] == "8.0"
     resumed = resume(tmp_path / "run", "steps=130")
     assert resumed.collector.curriculum.stage == stage
     resumed.run()
@@ -146,8 +103,6 @@ def test_process_collects_by_the_curriculum_and_takes_it_back(tmp_path, schedule
         ("curriculum.at_steps=[30]", "one fewer than the 3 values"),
         ("curriculum.values=[2,-4,8]", "numbers above 0, got"),
         ("curriculum.values=[]", "one value or more, got none"),
-        ("curriculum.draw=all", "null where every value is drawn from the start, got"),
-        ("curriculum.draw=any", "newest"),
         ("env.copies=2", "episodes begin at different steps, got env.copies = 2"),
     ],
 )
@@ -195,11 +150,6 @@ def test_level_of_another_measure_may_be_any_number():
 def test_mistakes_of_a_schedule_that_names_no_option(options):
     with pytest.raises(ConfigError, match=r"it out: curriculum\.option is null"):
         compose(["task=pendulum_v", *options])
-
-
-def test_draw_that_is_not_there():
-    with pytest.raises(ValueError, match="newest, reached, all, got 'any'"):
-        Curriculum("length", [2, 4], draw="any")
 
 
 def test_measure_that_an_environment_does_not_give():
