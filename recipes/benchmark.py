@@ -49,9 +49,8 @@ from resel_torchrl.analysis import (
     time_update,
     write_measurements,
 )
-from resel_torchrl.config import Config, ConfigError, compose
+from resel_torchrl.config import Config, ConfigError, compose, nearest
 from resel_torchrl.config.arguments import at_least, read_arguments
-from resel_torchrl.config.validation import nearest
 from resel_torchrl.envs import task_info
 from resel_torchrl.training import quiet_storages
 

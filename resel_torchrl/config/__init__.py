@@ -12,6 +12,7 @@ from resel_torchrl.config.composition import (
     to_yaml,
 )
 from resel_torchrl.config.launch import evaluate_run, make_training, open_run
+from resel_torchrl.config.names import nearest
 from resel_torchrl.config.schema import (
     AgentConfig,
     Config,
@@ -26,7 +27,6 @@ from resel_torchrl.config.train_command import train_command, with_default_task
 from resel_torchrl.config.validation import (
     ConfigError,
     config_keys,
-    nearest,
     validate,
 )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from resel_torchrl.config.validation import ConfigError, nearest
+from resel_torchrl.config.names import nearest
+from resel_torchrl.config.validation import ConfigError
 
 __all__ = ["at_least", "read_arguments"]
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from resel_torchrl.config.arguments import at_least, read_arguments
 from resel_torchrl.config.launch import evaluate_run
+from resel_torchrl.config.names import nearest
 from resel_torchrl.config.train_command import train_command
-from resel_torchrl.config.validation import ConfigError, nearest
+from resel_torchrl.config.validation import ConfigError
 from resel_torchrl.training import RunError, write_evaluation
 
 __all__ = ["evaluate_command", "main", "plot_command"]

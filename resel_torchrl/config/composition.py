@@ -18,12 +18,12 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from resel_torchrl.config.names import nearest
 from resel_torchrl.config.schema import Config
 from resel_torchrl.config.validation import (
     FREE_FORM,
     ConfigError,
     config_keys,
-    nearest,
     validate,
 )
 

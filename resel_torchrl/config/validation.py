@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import re
 import types
@@ -16,11 +15,12 @@ from resel_torchrl.config.core_checks import core_problems
 from resel_torchrl.config.curriculum import curriculum_problems
 from resel_torchrl.config.decay import decay_problems
 from resel_torchrl.config.environments import copies_problems
+from resel_torchrl.config.names import nearest
 from resel_torchrl.config.schema import Config
 from resel_torchrl.envs import task_names
 from resel_torchrl.modules.cores import CORES
 
-__all__ = ["ConfigError", "config_keys", "nearest", "validate"]
+__all__ = ["ConfigError", "config_keys", "validate"]
 
 FREE_FORM = ("agent.core_kwargs", "env.kwargs", "eval.kwargs")
 
@@ -43,36 +43,6 @@ class ConfigError(ValueError):
         super().__init__(
             "\n".join([f"{count} {word} in the configuration:", *lines]),
         )
-
-
-def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """A sentence that lists the names nearest to `name`, or all of a short list.
-
-    >>> nearest("pendulm_v", ["pendulum_v", "pendulum_p", "walker_v"])
-    'Nearest: pendulum_v, pendulum_p.'
-    >>> nearest("xyz", ["gru", "lstm"])
-    'Known: gru, lstm.'
-    >>> nearest("t_maze", ["tmaze_active", "tmaze_passive", "walker_v"])
-    'Nearest: tmaze_active, tmaze_passive.'
-    """
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=count, cutoff=0.6)
-    if close:
-        return f"Nearest: {', '.join(close)}."
-    tails = {key: key.rsplit(".", 1)[-1] for key in known}
-    tail = name.rsplit(".", 1)[-1]
-    close = [
-        key
-        for key in known
-        if difflib.SequenceMatcher(None, tail, tails[key]).ratio() > 0.6
-    ]
-    close.sort(key=lambda key: -difflib.SequenceMatcher(None, tail, tails[key]).ratio())
-    if not close:  # the same letters, but for the underscores
-        letters = name.replace("_", "")
-        close = [key for key in known if key.replace("_", "").startswith(letters)]
-    if close:
-        return f"Nearest: {', '.join(close[:count])}."
-    return f"Known: {', '.join(known)}."
 
 
 def config_keys(schema: type = Config, prefix: str = "") -> list[str]:
