@@ -30,8 +30,8 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
         if difflib.SequenceMatcher(None, tail, tails[key]).ratio() > 0.6
     ]
     close.sort(key=lambda key: -difflib.SequenceMatcher(None, tail, tails[key]).ratio())
-    if not close:  # the same letters, but for the underscores
-        letters = name.replace("_", "")
+    letters = name.replace("_", "")
+    if not close and letters:  # what begins alike, underscores apart
         close = [key for key in known if key.replace("_", "").startswith(letters)]
     if close:
         return f"Nearest: {', '.join(close[:count])}."

@@ -49,7 +49,8 @@ def train_command(arguments: Sequence[str], job: Job = train_job) -> int:
 
     Returns:
         Exit status: 0 done, 1 the run had to stop, 2 a mistake in the arguments, 130
-        stopped by a signal and saved.
+        stopped by a signal and saved; of a sweep, whose other runs still go on, the
+        highest.
 
     >>> import tempfile
     >>> tiny = ["task=pendulum_v", "core=gru", "agent.hidden_size=8", "log.interval=20"]

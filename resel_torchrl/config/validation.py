@@ -163,7 +163,7 @@ def _written(hint: Any, value: Any) -> str:
     if get_origin(kind) in (Union, types.UnionType):  # a list or null
         kind = next((k for k in get_args(kind) if get_origin(k) is list), kind)
     if get_origin(kind) is list:
-        number = isinstance(value, int) and not isinstance(value, bool)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
         single = number or (isinstance(value, str) and re.fullmatch(r"[\w-]+", value))
         return f"[{value}]" if single else "[VALUE,VALUE]"
     if kind is int and isinstance(value, float) and value.is_integer():

@@ -40,7 +40,7 @@ class Records:
     >>> records.spend(2.0)
     >>> records.write_metrics(300, 100, {"loss_actor": 0.5})
     >>> records.close()
-    >>> lines = (records.run.metrics).read_text().splitlines()
+    >>> lines = records.run.metrics.read_text().splitlines()
     >>> row = dict(zip(*(line.split(",") for line in lines)))
     >>> [row[name] for name in ("return", "length", "updates_per_second")]
     ['-2.0', '150.0', '50.0']
@@ -63,6 +63,7 @@ class Records:
         state = state or {"finished": (), "seconds": 0.0, "positions": {}}
         self._finished = [EpisodeResult(*entry) for entry in state["finished"]]
         self._seconds = state["seconds"]
+        self.begin_row(0, 0)
         positions = state["positions"]
         self._metrics = CsvLog(
             run.metrics,

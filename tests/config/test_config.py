@@ -169,7 +169,8 @@ def test_learning_rate_of_the_encoder_must_be_above_zero(rate):
     [
         ("task=pendulm", r"no such task. Nearest: pendulum_"),
         ("task=t_maze", r"no such task. Nearest: tmaze_active, tmaze_passive\."),
-        ("curriculum.at_steps=-5", r"got -5; write curriculum.at_steps=\[-5\]"),
+        ("curriculum.at_steps=4000", r"write curriculum.at_steps=\[4000\]"),
+        ("curriculum.values=0.5", r"write curriculum.values=\[0.5\]"),
         ("env.id=Pendulm-V-v0", r"no environment of the name.*Nearest: Pendulum-V-v0"),
         ("agent.core_kwargs.d_stat=3", r"'mamba' has no such option. Nearest: d_state"),
         ("agent.head_sizes=[]", r"one or more sizes above 0, got \[\]"),
