@@ -115,6 +115,13 @@ def memory_problems(config: Config) -> list[str]:
             "no memory, got stored; write replay.start_state=zero, or choose another "
             "core=NAME."
         ]
+    if core.blank_rows:
+        return [
+            "replay.start_state: expected zero with agent.core_kwargs.backend="
+            f"{agent.core_kwargs['backend']}, which starts from no other memory, got "
+            "stored; write replay.start_state=zero, or "
+            "agent.core_kwargs.backend=auto."
+        ]
     step_bytes = 4 * core.state_size
     total = step_bytes * replay.buffer_size
     if total <= LARGEST_MEMORIES:

@@ -148,12 +148,14 @@ def make_learner(
     longest = horizon  # of what is packed
     if replay.segment_length is not None:
         longest = min(replay.segment_length + replay.burn_in, horizon)
-    packing: dict[str, Any] = {}
+    encoders = agent.actor_encoder, agent.critic_encoder
+    gap = max(encoder.core.blank_rows for encoder in encoders)
+    packing: dict[str, Any] = {"gap": gap}
     if replay.start_state == "stored":  # each segment in a row of its own
-        layout = row_layout(replay.batch_size, longest, min_row_length=1)
+        layout = row_layout(replay.batch_size, longest, gap=gap, min_row_length=1)
         packing["state_key"] = agent.actor_encoder.state_key
     else:
-        layout = row_layout(replay.batch_size, longest)
+        layout = row_layout(replay.batch_size, longest, gap=gap)
     return Learner(
         agent,
         loss,

@@ -46,6 +46,7 @@ class Backend:
         extra: what ``pip install resel_torchrl[...]`` installs that with.
         device: the only type of device that it runs on; None for any.
         fused: whether it does what stands around the operation too.
+        blank_rows: blank rows that it needs before each start inside of a row.
     """
 
     module: str
@@ -54,16 +55,18 @@ class Backend:
     extra: str | None = None
     device: str | None = None
     fused: bool = False
+    blank_rows: int = 0
 
     def is_installed(self) -> bool:
         """Whether the package that it needs is there."""
         return self.package is None or is_usable(self.package)
 
     def suits(self, x: Tensor) -> bool:
-        """Whether ``"auto"`` may choose it: installed, its device, and float32."""
+        """Whether ``"auto"`` may choose it: installed, for any rows of this kind."""
         return (
             x.device.type == self.device
             and x.dtype == torch.float32
+            and not self.blank_rows
             and self.is_installed()
         )
 
@@ -106,6 +109,11 @@ def check_backend(backend: str, backends: Mapping[str, Backend], operation: str)
 def device_type(backend: str, backends: Mapping[str, Backend]) -> str | None:
     """The only type of device that ``backend`` runs on; None for any."""
     return None if backend == "auto" else backends[backend].device
+
+
+def blank_rows(backend: str, backends: Mapping[str, Backend]) -> int:
+    """Blank rows that ``backend`` needs before each start inside of a row."""
+    return 0 if backend == "auto" else backends[backend].blank_rows
 
 
 def choose(backend: str, backends: Mapping[str, Backend], x: Tensor) -> Backend:

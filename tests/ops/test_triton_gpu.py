@@ -1,5 +1,7 @@
 """The Triton kernels on a CUDA device, at the paper's size."""
 
+import importlib
+
 import pytest
 import torch
 
@@ -105,3 +107,31 @@ def test_can_be_captured_in_a_graph():
     y.zero_()
     graph.replay()
     assert torch.equal(y, wanted)
+
+
+def test_mamba_ssm_matches_specification_on_packed_episodes():
+    """State-spaces' kernel, at blank rows; outputs and gradients, not the state."""
+    pytest.importorskip("mamba_ssm")
+    scan = importlib.import_module("resel_torchrl.ops.selective_scan.mamba_ssm")
+    inputs = scan_inputs(2, 1010, 512, 64)
+    is_init = torch.zeros(2, 1010, dtype=torch.bool)
+    is_init[:, [0, 499, 500, 1009]] = True  # blank: 499 and the last
+    blank = torch.zeros(1, 1010, 1, dtype=torch.bool)
+    blank[:, [499, 1009]] = True
+    state = inputs.pop("state").detach()
+
+    def without_state(function):
+        def run(x, **arguments):
+            x = torch.where(blank.to(x.device), 0, x)
+            y, last = function(x=x, **arguments, state=state.to(x))
+            return y, last.detach()
+
+        return run
+
+    check(
+        without_state(scan.selective_scan_mamba_ssm),
+        without_state(naive_scan),
+        inputs,
+        is_init,
+        dt_softplus=True,
+    )

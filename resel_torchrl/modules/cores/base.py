@@ -25,6 +25,9 @@ class SequenceCore(nn.Module, ABC):
             and reward. False only where it must see the current observation alone.
         device_type: the only type of device that it runs over rows on, by its choice of
             an implementation; None for any.
+        blank_rows: blank rows that it needs before each start inside of a row, by its
+            choice of an implementation: the ``gap`` of
+            :func:`~resel_torchrl.replay.pack_episodes`.
         max_length: most steps of an episode; None if there is no limit.
 
     Raises:
@@ -55,6 +58,7 @@ class SequenceCore(nn.Module, ABC):
 
     uses_previous: bool = True
     device_type: str | None = None
+    blank_rows: int = 0
     max_length: int | None = None
 
     def __init__(self, size: int, state_size: int):

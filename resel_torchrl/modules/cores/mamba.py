@@ -13,7 +13,7 @@ from resel_torchrl.ops import (
     selective_scan,
     selective_scan_step,
 )
-from resel_torchrl.ops._backends import device_type
+from resel_torchrl.ops._backends import blank_rows, device_type
 from resel_torchrl.ops.causal_conv import BACKENDS as CONV_BACKENDS
 from resel_torchrl.ops.selective_scan import BACKENDS, check_backend
 
@@ -212,6 +212,7 @@ class MambaCore(SequenceCore):
         mixer = MambaMixer(size, d_state, d_conv, expand, dt_rank, backend)
         super().__init__(size, state_size=mixer.state_size)
         self.device_type = device_type(backend, BACKENDS)
+        self.blank_rows = blank_rows(backend, BACKENDS)
         inner = size if feedforward_size is None else feedforward_size
         check_positive(inner, "feedforward_size")
         self.norm = nn.RMSNorm(size, eps=norm_eps)

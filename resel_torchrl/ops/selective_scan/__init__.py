@@ -32,6 +32,15 @@ BACKENDS = {
     "triton": Backend(
         f"{__name__}.triton", "selective_scan_triton", "triton", "cuda", "cuda", True
     ),
+    "mamba_ssm": Backend(
+        f"{__name__}.mamba_ssm",
+        "selective_scan_mamba_ssm",
+        package="mamba_ssm",
+        extra="mamba-ssm",
+        device="cuda",
+        fused=True,
+        blank_rows=1,
+    ),
 }
 """Implementations of the recurrence, by name. ``"auto"`` picks one of them."""
 
@@ -89,8 +98,12 @@ def selective_scan(
         backend: ``"naive"`` (the specification), ``"torch"`` (in chunks of time, on any
             device; see :func:`selective_scan_chunked` for its memory), ``"cpu"`` (a
             Numba kernel, with the extra ``cpu``), ``"triton"`` (fused kernels for a
-            CUDA device, with the extra ``cuda``) or ``"auto"``: in float32 the kernel
-            for the device if it is installed, else ``"torch"``.
+            CUDA device, with the extra ``cuda``), ``"mamba_ssm"`` (state-spaces'
+            kernel for a CUDA device, with the package ``mamba-ssm``; it needs a blank
+            row before each start inside of a row, see
+            :func:`~resel_torchrl.ops.selective_scan.mamba_ssm.selective_scan_mamba_ssm`)
+            or ``"auto"``: in float32 this library's kernel for the device if it is
+            installed, else ``"torch"``.
 
     Returns:
         The outputs ``[R, L, D]`` and the state after the last step ``[R, D, N]``.
