@@ -101,6 +101,7 @@ def make_acting(
         "horizon": task.horizon,
         "seed": config.seed,
         "random_steps": config.train.random_steps,
+        "random_start_steps": config.train.random_start_steps,
         "store_memory": config.replay.start_state == "stored",
     }
     if config.env.copies == 1:

@@ -174,6 +174,7 @@ class TrainConfig:
     """
 
     random_steps: NaturalInt
+    random_start_steps: NaturalInt
     updates_per_step: PositiveFloat
     gamma: Discount
     tau: Share

@@ -23,6 +23,7 @@ from resel_torchrl.training.episode import (
     store_episode,
     too_long,
 )
+from resel_torchrl.training.random_start import RandomStart
 
 __all__ = ["Collector"]
 
@@ -31,8 +32,9 @@ class Collector:
     """Steps one environment and hands each finished episode to the replay buffer whole.
 
     The first `random_steps` steps take uniformly random actions; the episode under way
-    at that point is finished the same way. Episode i starts from
-    `episode_seed(seed, env_index, i)`.
+    at that point is finished the same way. Later episodes begin with 0 to
+    `random_start_steps` random actions, a number drawn uniformly, which the policy
+    watches. Episode i starts from `episode_seed(seed, env_index, i)`.
 
     Args:
         env: Gymnasium environment: float32 observations; actions in [−1, 1], or
@@ -42,6 +44,7 @@ class Collector:
         horizon: Longest episode, in steps.
         seed: Seed of the run.
         random_steps: Steps of the random phase.
+        random_start_steps: Most random steps at the start of each episode after it.
         env_index: Number of this environment within the run.
         store_memory: Whether to store, under the encoder's `state_key`, its memory
             before each step: zeros at an episode's first. In the random phase the
@@ -75,6 +78,7 @@ class Collector:
         horizon: int,
         seed: int,
         random_steps: int = 0,
+        random_start_steps: int = 0,
         env_index: int = 0,
         store_memory: bool = False,
         curriculum: Curriculum | None = None,
@@ -86,6 +90,7 @@ class Collector:
         self.seed = seed
         self.env_index = env_index
         self.random_steps = random_steps
+        self.random_start_steps = random_start_steps
         self.curriculum = curriculum
         self.steps = 0
         self.episodes = 0
@@ -98,7 +103,7 @@ class Collector:
         self.store_memory = store_memory
         self._return = 0.0
         self._t = -1  # no episode under way
-        self._random: np.random.Generator | None = None
+        self._random = RandomStart(seed)
 
     @property
     def in_random_phase(self) -> bool:
@@ -127,8 +132,9 @@ class Collector:
             raise too_long(self.horizon)
         if self.store_memory:
             self._memories[t] = self.policy.memory[0] if t else 0.0
-        at_random = self._random is not None
-        if self.store_memory or not at_random:
+        at_random = t < self._random.steps
+        watching = self.store_memory or not self._random.whole
+        if watching:
             reward = self._rewards[t - 1] if t else None
             action = self.policy.act(
                 self._observations[t],
@@ -137,8 +143,8 @@ class Collector:
                 deterministic=True if at_random else None,  # which draws nothing
             )
         if at_random:
-            action = self.policy.random_action(self._random)
-            if self.store_memory:
+            action = self._random.action(self.policy)
+            if watching:
                 self.policy.replace_action(action)
         observation, reward, terminated, truncated, info = self.env.step(
             self.policy.to_env(action)
@@ -155,9 +161,8 @@ class Collector:
 
     def _start(self) -> None:
         seed = episode_seed(self.seed, self.env_index, self.episodes)
-        self._random = (
-            np.random.default_rng(seed) if self.steps < self.random_steps else None
-        )
+        whole = self.steps < self.random_steps
+        self._random = RandomStart(seed, self.random_start_steps, whole=whole)
         options = None
         if self.curriculum is not None:
             options = self.curriculum.begin_episode(self.steps)
@@ -252,7 +257,7 @@ class Collector:
             "steps": self.steps,
             "episodes": self.episodes,
             "under_way": self._t >= 0,
-            "random": self._random is not None,
+            "random": self._random.whole,
             "actions": torch.from_numpy(self._actions[:length].copy()),
             "policy": self.policy.state_dict(),
         }
@@ -273,9 +278,8 @@ class Collector:
             # Whether it is random was decided by the number of steps at its start.
             self.steps = state["steps"] - len(actions)
             self._start()
+            self._random.skip(self.policy, len(actions))
             for t, action in enumerate(actions):
-                if self._random is not None:
-                    self.policy.random_action(self._random)
                 observation, reward, terminated, truncated, _ = self.env.step(
                     self.policy.to_env(action)
                 )
@@ -288,7 +292,7 @@ class Collector:
                     raise another_episode(
                         f"it ended at step {self._t} of {len(actions)}"
                     )
-            if len(actions) and self._random is None:
+            if len(actions) and not self._random.whole:
                 had = state["policy"]["observation"][0].numpy()
                 last = len(actions) - 1
                 check_same(had, self._observations[last], last)

@@ -64,6 +64,7 @@ class ProcessCollector(Collector):
         horizon: Longest episode, in steps.
         seed: Seed of the run.
         random_steps: Steps of the random phase.
+        random_start_steps: As of :class:`Collector`.
         env_index: Number of this environment within the run.
         ahead: Steps that the process may be ahead.
         store_memory: As of :class:`Collector`.
@@ -103,6 +104,7 @@ class ProcessCollector(Collector):
         horizon: int,
         seed: int,
         random_steps: int = 0,
+        random_start_steps: int = 0,
         env_index: int = 0,
         ahead: int = 10,
         store_memory: bool = False,
@@ -114,6 +116,7 @@ class ProcessCollector(Collector):
             "horizon": horizon,
             "seed": seed,
             "random_steps": random_steps,
+            "random_start_steps": random_start_steps,
             "env_index": env_index,
             "store_memory": store_memory,
             "curriculum": curriculum,

@@ -20,6 +20,7 @@ from resel_torchrl.training.episode import (
     store_episode,
     too_long,
 )
+from resel_torchrl.training.random_start import RandomStart
 from resel_torchrl.training.vector_acting import VectorPolicy
 
 __all__ = ["VectorCollector"]
@@ -44,6 +45,7 @@ class VectorCollector:
         horizon: Longest episode, in steps.
         seed: Seed of the run.
         random_steps: Steps of the random phase, over all environments.
+        random_start_steps: As of :class:`~resel_torchrl.training.Collector`.
         store_memory: As of :class:`~resel_torchrl.training.Collector`.
 
     Raises:
@@ -73,6 +75,7 @@ class VectorCollector:
         horizon: int,
         seed: int,
         random_steps: int = 0,
+        random_start_steps: int = 0,
         store_memory: bool = False,
     ) -> None:
         mode = envs.metadata.get("autoreset_mode")
@@ -93,6 +96,7 @@ class VectorCollector:
         self.horizon = horizon
         self.seed = seed
         self.random_steps = random_steps
+        self.random_start_steps = random_start_steps
         self.copies = copies = envs.num_envs
         self.steps = 0
         self._episodes = np.zeros(copies, int)
@@ -107,7 +111,7 @@ class VectorCollector:
         self.store_memory = store_memory
         self._returns = np.zeros(copies)
         self._t = np.full(copies, -1)  # no episode under way
-        self._random: list[np.random.Generator | None] = [None] * copies
+        self._random = [RandomStart(seed) for _ in range(copies)]
 
     curriculum_measures = ()  # a stage would begin in the midst of the others' episodes
 
@@ -120,7 +124,7 @@ class VectorCollector:
     def in_random_phase(self) -> bool:
         """Whether any environment takes a random action in the next step."""
         new = self._t < 0
-        at_random = [random is not None for random in self._random]
+        at_random = [random.whole for random in self._random]
         return any(at_random & ~new) or (
             self.steps < self.random_steps and bool(new.any())
         )
@@ -162,9 +166,9 @@ class VectorCollector:
             return
         seeds = [self._seed(i) if new[i] else None for i in range(self.copies)]
         observations, _ = self.envs.reset(seed=seeds, options={"reset_mask": new})
-        at_random = self.steps < self.random_steps
+        whole, most = self.steps < self.random_steps, self.random_start_steps
         for i in np.flatnonzero(new):
-            self._random[i] = np.random.default_rng(seeds[i]) if at_random else None
+            self._random[i] = RandomStart(seeds[i], most, whole=whole)
         self._observations[new, 0] = observations[new]
         self._returns[new] = 0.0
         self._t[new] = 0
@@ -175,7 +179,7 @@ class VectorCollector:
 
     def _act(self, rows: np.ndarray, t: np.ndarray) -> np.ndarray:
         """The actions `[N, action_size]`, random or the policy's."""
-        at_random = all(random is not None for random in self._random)
+        at_random = all(random.whole for random in self._random)
         if self.store_memory:
             before = np.where(t[:, None] > 0, self.policy.memory, 0.0)
             self._memories[rows, t] = before
@@ -189,9 +193,9 @@ class VectorCollector:
                 deterministic=True if at_random else None,  # which draws nothing
             )
         for i, random in enumerate(self._random):
-            if random is not None:
-                actions[i] = self.policy.random_action(random)
-        if self.store_memory:
+            if t[i] < random.steps:
+                actions[i] = random.action(self.policy)
+        if self.store_memory or not at_random:
             self.policy.replace_action(actions)
         return actions
 
@@ -273,7 +277,7 @@ class VectorCollector:
             "steps": self.steps,
             "episodes": self._episodes.tolist(),
             "under_way": (self._t >= 0).tolist(),
-            "random": [random is not None for random in self._random],
+            "random": [random.whole for random in self._random],
             "actions": [
                 torch.from_numpy(self._actions[i, :length].copy())
                 for i, length in enumerate(lengths)
@@ -297,10 +301,9 @@ class VectorCollector:
             self._replay(actions, under_way)
         for i, at_random in enumerate(state["random"]):
             # As _start decided it, which _replay could not know.
-            random = np.random.default_rng(self._seed(i)) if at_random else None
-            self._random[i] = random
-            for _ in range(len(actions[i]) if at_random else 0):
-                self.policy.random_action(random)
+            seed, most = self._seed(i), self.random_start_steps
+            self._random[i] = RandomStart(seed, most, whole=at_random)
+            self._random[i].skip(self.policy, len(actions[i]))
             if len(actions[i]) and not at_random:
                 had = state["policy"]["observation"][i].numpy()
                 last = len(actions[i]) - 1

@@ -62,8 +62,10 @@ def test_the_memory_before_each_step_is_stored(core, random_steps, mode):
     assert (flat[KEY] - after)[inner].abs().amax(-1).min() > 1e-4
 
 
-@pytest.mark.parametrize("random_steps", [0, 50, 1000])
-def test_several_environments_store_each_its_own_memory(random_steps):
+@pytest.mark.parametrize(
+    ("random_steps", "starts"), [(0, 0), (50, 0), (1000, 0), (0, 5)]
+)
+def test_several_environments_store_each_its_own_memory(random_steps, starts):
     """Also where some act already and others are in their last random episode."""
     torch.manual_seed(1)
     agent = make_agent(2, 1, core="gru", n_critics=2, reward_input=True, **SIZES)
@@ -72,11 +74,12 @@ def test_several_environments_store_each_its_own_memory(random_steps):
     buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(3000))
     walks = vectorize([functools.partial(gymnasium.make, "Walk-v0")] * 3)
     limits = {"horizon": envs.HORIZON, "seed": 3, "random_steps": random_steps}
+    limits["random_start_steps"] = starts
     collector = VectorCollector(walks, policy, buffer, store_memory=True, **limits)
     mixed = 0
     for _ in range(50):
         collector.step()
-        at_random = [random is not None for random in collector._random]
+        at_random = [random.whole for random in collector._random]
         mixed += any(at_random) and not all(at_random)
     assert (mixed > 0) == (random_steps == 50)
     flat = buffer[:]

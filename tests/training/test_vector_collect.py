@@ -154,10 +154,10 @@ def test_each_copy_finishes_its_random_episode_then_acts():
         collector.step()
         for i, random in enumerate(collector._random):
             if started[i]:
-                assert (random is not None) == (steps < 40)
+                assert random.whole == (steps < 40)
             else:
                 assert random is before[i]
-        at_random.append(sum(random is not None for random in collector._random))
+        at_random.append(sum(random.whole for random in collector._random))
     assert phase == [count > 0 for count in at_random]
     last = phase.index(False)
     assert not any(phase[last:]) and 3 * last > 40
@@ -175,9 +175,12 @@ def test_random_phase_needs_no_global_generator():
     assert torch.equal(state, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("random_steps", [0, 50, 10**6])
-def test_state_goes_on_bit_for_bit_from_any_step(random_steps):
-    collector = make_vector(3, random_steps=random_steps)
+@pytest.mark.parametrize(
+    ("random_steps", "random_start_steps"), [(0, 0), (50, 0), (10**6, 0), (50, 5)]
+)
+def test_state_goes_on_bit_for_bit_from_any_step(random_steps, random_start_steps):
+    options = {"random_steps": random_steps, "random_start_steps": random_start_steps}
+    collector = make_vector(3, **options)
     torch.manual_seed(4)
     saved, results = [], []
     for _ in range(40):
@@ -185,7 +188,7 @@ def test_state_goes_on_bit_for_bit_from_any_step(random_steps):
         results.append(collector.step())
     final = dict(leaves(collector.state_dict()))
     for k, (state, generator) in enumerate(saved):
-        other = make_vector(3, random_steps=random_steps)
+        other = make_vector(3, **options)
         other.load_state_dict(state)
         torch.set_rng_state(generator)
         assert results[k:] == [other.step() for _ in range(k, 40)]
