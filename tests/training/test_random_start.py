@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from resel_torchrl.config import ConfigError
+from resel_torchrl.envs import make_gym
 from resel_torchrl.training import episode_seed
 from resel_torchrl.training.random_start import RandomStart
 from tests.training.runs import assert_same_run, leaves, resume, rows, same, start
@@ -19,6 +20,16 @@ def test_number_of_steps_is_uniform_and_of_the_seed_alone():
     counts = np.bincount(steps)
     assert len(counts) == MOST + 1
     assert (abs(counts - 1000) < 120).all()  # four standard deviations
+
+
+def test_number_of_steps_is_independent_of_what_the_environment_draws():
+    env = make_gym("KeyToDoor-60-v0")
+    seeds = range(1000)
+    cells = [env.reset(seed=seed)[1]["task"]["key"] for seed in seeds]
+    steps = [RandomStart(seed, 10).steps for seed in seeds]
+    assert abs(np.corrcoef(cells, steps)[0, 1]) < 0.13  # four standard deviations
+    same_stream = [np.random.default_rng(seed).integers(11) for seed in seeds]
+    assert np.corrcoef(cells, same_stream)[0, 1] > 0.9  # the control
 
 
 def acted(episode, first_random, *, watching=True):
