@@ -107,7 +107,10 @@ class Collector:
 
     @property
     def in_random_phase(self) -> bool:
-        """Whether the next step takes a random action; an episode's start decides."""
+        """Whether the next step is of the random phase; an episode's start decides.
+
+        Random starts do not count.
+        """
         return self.steps - max(self._t, 0) < self.random_steps
 
     @property

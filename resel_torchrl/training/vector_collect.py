@@ -122,7 +122,7 @@ class VectorCollector:
 
     @property
     def in_random_phase(self) -> bool:
-        """Whether any environment takes a random action in the next step."""
+        """Whether any environment is in the random phase in the next step."""
         new = self._t < 0
         at_random = [random.whole for random in self._random]
         return any(at_random & ~new) or (

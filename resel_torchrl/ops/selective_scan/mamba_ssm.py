@@ -30,7 +30,8 @@ def selective_scan_mamba_ssm(
 
     Arguments and returns are those of
     :func:`~resel_torchrl.ops.selective_scan.selective_scan`. Outputs of blank rows are
-    zero, and the last state has no gradient.
+    zero, and the last state has no gradient; it is zero after a blank row. ``A`` must
+    have no zeros.
 
     Raises:
         RuntimeError: if a start inside of a row follows no blank row, or a row neither
