@@ -47,6 +47,7 @@ class Backend:
         device: the only type of device that it runs on; None for any.
         fused: whether it does what stands around the operation too.
         blank_rows: blank rows that it needs before each start inside of a row.
+        pip_options: what that command needs besides, with a space before it.
     """
 
     module: str
@@ -56,6 +57,7 @@ class Backend:
     device: str | None = None
     fused: bool = False
     blank_rows: int = 0
+    pip_options: str = ""
 
     def is_installed(self) -> bool:
         """Whether the package that it needs is there."""
@@ -100,7 +102,8 @@ def check_backend(backend: str, backends: Mapping[str, Backend], operation: str)
         missing = backends[backend]
         raise ModuleNotFoundError(
             f"{operation} backend {backend!r} expected the package {missing.package}, "
-            f"got none. Install it with: pip install 'resel_torchrl[{missing.extra}]', "
+            f"got none. Install it with: pip install 'resel_torchrl[{missing.extra}]'"
+            f"{missing.pip_options}, "
             "or leave backend at 'auto', which takes the fastest that is there."
         )
     return backend

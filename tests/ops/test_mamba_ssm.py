@@ -198,3 +198,11 @@ def test_stored_memories_are_refused():
     )
     config.agent.core_kwargs["backend"] = "naive"
     assert memory_problems(config) == []
+
+
+def test_the_missing_package_is_named_with_the_command_that_builds_it(monkeypatch):
+    absent = replace(BACKENDS["mamba_ssm"], package="mamba_ssm_absent")
+    monkeypatch.setitem(BACKENDS, "mamba_ssm", absent)
+    command = r"pip install 'resel_torchrl\[mamba-ssm\]' --no-build-isolation, or"
+    with pytest.raises(ModuleNotFoundError, match=command):
+        MambaCore(8, backend="mamba_ssm")

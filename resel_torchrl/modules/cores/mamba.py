@@ -45,6 +45,9 @@ class MambaMixer(nn.Module):
     Raises:
         ValueError: if a size is not a positive integer or the backend is unknown.
         ModuleNotFoundError: if the backend needs a package that is not installed.
+        RuntimeError: with the backend ``"mamba_ssm"``, when called on rows that it
+            cannot reset, see
+            :func:`~resel_torchrl.ops.selective_scan.selective_scan`.
 
     Examples:
         >>> mixer = MambaMixer(16, d_state=4)
@@ -189,6 +192,9 @@ class MambaCore(SequenceCore):
     Raises:
         ValueError: if a size is not a positive integer or the backend is unknown.
         ModuleNotFoundError: if the backend needs a package that is not installed.
+        RuntimeError: with the backend ``"mamba_ssm"``, when called on rows that it
+            cannot reset, see
+            :func:`~resel_torchrl.ops.selective_scan.selective_scan`.
 
     Examples:
         >>> core = MambaCore(16, d_state=4)

@@ -40,6 +40,7 @@ BACKENDS = {
         device="cuda",
         fused=True,
         blank_rows=1,
+        pip_options=" --no-build-isolation",
     ),
 }
 """Implementations of the recurrence, by name. ``"auto"`` picks one of them."""
@@ -111,6 +112,8 @@ def selective_scan(
     Raises:
         ValueError: if the backend is unknown, or does not run on the inputs' device.
         ModuleNotFoundError: if it needs a package that is not installed.
+        RuntimeError: with ``"mamba_ssm"``, if a start inside of a row follows no blank
+            row, or a row begins with a state and no start flag.
 
     Examples:
         >>> x = torch.ones(1, 3, 1)
