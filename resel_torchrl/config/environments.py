@@ -75,6 +75,30 @@ def read_tasks(config: Config) -> tuple[TaskInfo, TaskInfo]:
     return train, test
 
 
+def recorded_facts(task: TaskInfo, test: TaskInfo) -> dict[str, Any]:
+    """What a run's configuration keeps of its environments, as ``env.facts``.
+
+    Args:
+        task: Of the environment of training.
+        test: Of that of evaluation.
+
+    Returns:
+        The facts of training; where evaluation has another set of tasks, that is
+        under ``evaluation``.
+
+    >>> from resel_torchrl.config import compose
+    >>> config = compose(["task=wind_light", "eval.kwargs.task_seed=5"])
+    >>> list(recorded_facts(*read_tasks(config))["evaluation"])
+    ['train_tasks', 'test_tasks']
+    """
+    sets = {
+        name: test.facts[name]
+        for name in ("train_tasks", "test_tasks")
+        if name in test.facts and test.facts[name] != task.facts.get(name)
+    }
+    return {**task.facts, **({"evaluation": sets} if sets else {})}
+
+
 def eval_copies(config: Config, episodes: int) -> int:
     """How many environments evaluate: `env.copies`, but no more than episodes.
 
@@ -188,10 +212,10 @@ def task_problems(config: Config, task: TaskInfo, test: TaskInfo) -> list[str]:
                 f"{name} is {had}, got {got}; leave out what changes it."
             )
     problems += _overlap_problems(task.facts, test.facts)
-    facts = config.env.facts
-    if facts and facts != task.facts:
-        names = [*task.facts, *(name for name in facts if name not in task.facts)]
-        other = [n for n in names if facts.get(n) != task.facts.get(n)]
+    facts, told = config.env.facts, recorded_facts(task, test)
+    if facts and facts != told:
+        names = [*told, *(name for name in facts if name not in told)]
+        other = [n for n in names if facts.get(n) != told.get(n)]
         problems.append(
             f"env.facts: expected what {config.env.id} tells of itself, got another "
             f"{', '.join(other)}; a new run leaves it out, and a stopped run goes on "

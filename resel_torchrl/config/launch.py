@@ -34,6 +34,7 @@ from resel_torchrl.config.environments import (
     make_evaluation,
     make_run_env,
     read_tasks,
+    recorded_facts,
     task_problems,
 )
 from resel_torchrl.config.parts import (
@@ -246,7 +247,7 @@ def _checked_task(config: Config) -> tuple[Config, TaskInfo]:
             [f"eval.kwargs: {config.env.id} cannot be made with them: {error}"]
         ) from None
     problems = task_problems(config, task, test)
-    facts = dict(task.facts)
+    facts = recorded_facts(task, test)
     config = dataclasses.replace(
         config, env=dataclasses.replace(config.env, facts=facts)
     )

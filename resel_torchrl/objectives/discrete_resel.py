@@ -33,6 +33,7 @@ from resel_torchrl.objectives.terms import (
     read_batch,
     reduce_term,
     register_target_bound,
+    temperature,
 )
 
 
@@ -233,10 +234,7 @@ class DiscreteRESeLLoss(LossModule):
 
     @property
     def _alpha(self) -> Tensor:
-        """Temperature without gradient; ``log_alpha`` is brought to its range."""
-        if self.log_alpha_range != (None, None):
-            self.log_alpha.data.clamp_(*self.log_alpha_range)
-        return self.log_alpha.detach().exp()
+        return temperature(self.log_alpha, *self.log_alpha_range)
 
     def _read(self, tensordict: TensorDictBase) -> PackedBatch:
         return read_batch(self, tensordict, self._row_keys)

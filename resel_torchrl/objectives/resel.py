@@ -34,6 +34,7 @@ from resel_torchrl.objectives.terms import (
     read_batch,
     reduce_term,
     register_target_bound,
+    temperature,
 )
 
 
@@ -241,6 +242,10 @@ class RESeLLoss(SACLoss):
         check_one_step(value_type, hyperparams)
         hyperparams.setdefault("device", self._default_device)
         super().make_value_estimator(ValueEstimators.TD0, **hyperparams)
+
+    @property
+    def _alpha(self) -> Tensor:
+        return temperature(self.log_alpha, self.min_log_alpha, self.max_log_alpha)
 
     def _read(self, tensordict: TensorDictBase) -> PackedBatch:
         return read_batch(self, tensordict, self._row_keys)

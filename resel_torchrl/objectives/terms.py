@@ -149,9 +149,26 @@ def bounded_target(
     )
     if loss.target_bound:
         low, high = functional.moved_bounds(target, low, high, batch.mask, decay)
-        loss.bootstrap_low.copy_(low)
-        loss.bootstrap_high.copy_(high)
+        _store_bounds(loss, low, high)
     return torch.where(batch.mask, target, 0.0), bounded != bootstrap
+
+
+@torch.compiler.disable
+def temperature(log_alpha: Tensor, low: float | None, high: float | None) -> Tensor:
+    """Temperature without gradient; ``log_alpha`` is brought to its range in place.
+
+    Not compiled: a compiled backward pass would read ``log_alpha`` as it was before.
+    """
+    if (low, high) != (None, None):
+        log_alpha.data.clamp_(low, high)
+    return log_alpha.detach().exp()
+
+
+@torch.compiler.disable
+def _store_bounds(loss: LossModule, low: Tensor, high: Tensor) -> None:
+    """In place, for CUDA graphs; a compiled backward pass must not read them again."""
+    loss.bootstrap_low.copy_(low)
+    loss.bootstrap_high.copy_(high)
 
 
 def critic_term(

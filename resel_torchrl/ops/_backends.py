@@ -15,7 +15,7 @@ from torchrl._utils import logger as torchrl_logger
 from resel_torchrl._nearest import did_you_mean
 
 
-@functools.cache
+@torch.compiler.assume_constant_result
 def is_usable(package: str) -> bool:
     """Whether an optional package is installed and can be imported.
 
@@ -25,6 +25,11 @@ def is_usable(package: str) -> bool:
         >>> is_usable("torch"), is_usable("no_such_package")
         (True, False)
     """
+    return _can_be_imported(package)
+
+
+@functools.cache
+def _can_be_imported(package: str) -> bool:
     if find_spec(package) is None:
         return False
     try:
@@ -33,6 +38,9 @@ def is_usable(package: str) -> bool:
         torchrl_logger.warning(f"{package} is installed but not usable: {error}")
         return False
     return True
+
+
+_LOADED: dict[tuple[str, str], Callable] = {}
 
 
 @dataclass(frozen=True)
@@ -73,10 +81,12 @@ class Backend:
         )
 
 
-@functools.cache
 def load(backend: Backend) -> Callable:
     """The function itself."""
-    return getattr(importlib.import_module(backend.module), backend.function)
+    key = backend.module, backend.function
+    if key not in _LOADED:
+        _LOADED[key] = getattr(importlib.import_module(key[0]), key[1])
+    return _LOADED[key]
 
 
 def check_backend(backend: str, backends: Mapping[str, Backend], operation: str) -> str:

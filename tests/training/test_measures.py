@@ -148,6 +148,20 @@ def test_evaluated_test_tasks_are_not_trained_on(tmp_path, options, refused):
             start(*run)
 
 
+def test_another_evaluated_task_set_is_recorded(tmp_path):
+    options = ["env.id=Wind-v0", "env.kwargs.split=train", "replay.buffer_size=90"]
+    options += [*SETS, "eval.kwargs.split=test", "steps=30"]
+    start(tmp_path / "plain", *options)
+    assert "evaluation" not in load_config(tmp_path / "plain/config.yaml").env.facts
+    start(tmp_path / "other", *options, "eval.kwargs.task_seed=5").run()
+    facts = load_config(tmp_path / "other/config.yaml").env.facts
+    sizes = {"split": "test", "n_train": 40, "n_test": 20}
+    played = make_gym("Wind-v0", task_seed=5, **sizes).unwrapped.facts
+    assert facts["evaluation"]["test_tasks"] == played["test_tasks"]
+    assert facts["test_tasks"] != played["test_tasks"]
+    resume(tmp_path / "other", "steps=60").run()  # it compares them
+
+
 def test_mistake_in_the_evaluations_arguments_is_told_as_such(tmp_path):
     with pytest.raises(ConfigError, match=r"eval\.kwargs: Wind-v0 cannot be made with"):
         start(tmp_path / "run", "env.id=Wind-v0", "eval.kwargs.splt=test")
