@@ -17,7 +17,11 @@ from torchrl.data import LazyTensorStorage, SliceSampler, TensorDictReplayBuffer
 
 from resel_torchrl.analysis.matrix_products import record_products
 from resel_torchrl.analysis.measurements import Measurement
-from resel_torchrl.analysis.synthetic import acting_policy, synthetic_learner
+from resel_torchrl.analysis.synthetic import (
+    acting_policy,
+    flat_episodes,
+    synthetic_learner,
+)
 from resel_torchrl.analysis.timing import (
     WARM_UP,
     at_least_one,
@@ -27,7 +31,12 @@ from resel_torchrl.analysis.timing import (
 from resel_torchrl.analysis.update_memory import update_memory
 from resel_torchrl.config import Config
 from resel_torchrl.replay import EpisodeSampler, pack_episodes, row_layout
-from resel_torchrl.training import Learner, matmul_precision, untouched_generators
+from resel_torchrl.training import (
+    Learner,
+    keep_freed_memory,
+    matmul_precision,
+    untouched_generators,
+)
 
 __all__ = ["time_acting", "time_replay", "time_update"]
 
@@ -91,7 +100,7 @@ def time_replay(
         torch.manual_seed(0)
         for count in stored:
             for length in lengths:
-                flat = _flat_episodes(
+                flat = flat_episodes(
                     count // length, length, observation_size, action_size
                 )
                 measurements += _time_draws(
@@ -137,6 +146,7 @@ def time_update(
         raise ValueError(f"memory_runs: expected 0 or more, got {memory_runs}.")
     delay = config.train.policy_delay
     precision = matmul_precision(config.train.matmul_precision)
+    keep_freed_memory()  # as a training run does
     with untouched_generators(), on_threads(config.threads), precision:
         learner, horizon = synthetic_learner(config)
         packed = learner.pack(learner.replay_buffer.sample(learner.batch_size))
@@ -147,12 +157,12 @@ def time_update(
                 learner.update()
 
         counted = learner
-        if config.train.cudagraph:
+        if config.train.cudagraph or config.train.compile:
             # Graphs come after a few calls, more than the warm-up below has.
             for _ in range(WARM_UP):
                 make_updates(learner)
-            # Of a graph that is replayed no product can be seen.
-            train = dataclasses.replace(config.train, cudagraph=False)
+            # Of a graph, compiled or replayed, no product can be seen.
+            train = dataclasses.replace(config.train, cudagraph=False, compile=False)
             counted, _ = synthetic_learner(dataclasses.replace(config, train=train))
         some_updates = functools.partial(make_updates, learner)
         seconds = seconds_of(some_updates, repetitions, config.device)
@@ -160,7 +170,8 @@ def time_update(
         products = record_products(functools.partial(make_updates, counted))
         floor = seconds_of(products, repetitions, config.device)
     settings = config.train
-    flags = ", CUDA graphs" if settings.cudagraph else ""
+    flags = ", compiled" if settings.compile else ""
+    flags += ", CUDA graphs" if settings.cudagraph else ""
     if settings.matmul_precision != "highest":
         flags += f", matmul_precision={settings.matmul_precision}"
     row = functools.partial(
@@ -224,33 +235,6 @@ def time_acting(config: Config, *, repetitions: int = 1000) -> list[Measurement]
         threads=1,
     )
     return [row]
-
-
-def _flat_episodes(
-    count: int, length: int, observation_size: int, action_size: int
-) -> TensorDict:
-    """Flat `[count * length]` transitions of random numbers.
-
-    Numbers other than 0: the system gives a tensor of zeros one shared page of memory.
-    """
-    observations = torch.rand(count, length + 1, observation_size)
-    step = torch.arange(length).expand(count, length).reshape(-1, 1)
-    done = step == length - 1
-    return TensorDict(
-        {
-            "observation": observations[:, :-1].flatten(0, 1),
-            "action": torch.rand(count * length, action_size),
-            "is_init": step == 0,
-            "next": {
-                "observation": observations[:, 1:].flatten(0, 1),
-                "reward": torch.rand(count * length, 1),
-                "done": done,
-                "terminated": torch.zeros_like(done),
-                "truncated": done.clone(),
-            },
-        },
-        [count * length],
-    )
 
 
 def _time_draws(

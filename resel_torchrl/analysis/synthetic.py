@@ -20,7 +20,13 @@ from resel_torchrl.training import (
     make_agent,
 )
 
-__all__ = ["acting_policy", "fill_buffer", "synthetic_learner", "task_sizes"]
+__all__ = [
+    "acting_policy",
+    "fill_buffer",
+    "flat_episodes",
+    "synthetic_learner",
+    "task_sizes",
+]
 
 
 def task_sizes(config: Config) -> tuple[int, int, int]:
@@ -98,6 +104,42 @@ def fill_buffer(buffer: ReplayBuffer, config: Config) -> None:
     rng = np.random.default_rng(config.seed)
     for _ in range(2 * -(-config.replay.batch_size // horizon)):
         buffer.extend(_episode(rng, horizon, observation_size, action_size))
+
+
+def flat_episodes(
+    count: int, length: int, observation_size: int, action_size: int
+) -> TensorDict:
+    """Flat `[count * length]` transitions of random numbers, for a replay buffer.
+
+    Numbers other than 0: the system gives a tensor of zeros one shared page of memory.
+
+    Args:
+        count: Episodes.
+        length: Transitions of each; the last one is truncated.
+        observation_size: Entries of an observation.
+        action_size: Entries of an action.
+
+    >>> flat_episodes(2, 5, 3, 1)["next", "done"].sum()
+    tensor(2)
+    """
+    observations = torch.rand(count, length + 1, observation_size)
+    step = torch.arange(length).expand(count, length).reshape(-1, 1)
+    done = step == length - 1
+    return TensorDict(
+        {
+            "observation": observations[:, :-1].flatten(0, 1),
+            "action": torch.rand(count * length, action_size),
+            "is_init": step == 0,
+            "next": {
+                "observation": observations[:, 1:].flatten(0, 1),
+                "reward": torch.rand(count * length, 1),
+                "done": done,
+                "terminated": torch.zeros_like(done),
+                "truncated": done.clone(),
+            },
+        },
+        [count * length],
+    )
 
 
 def acting_policy(config: Config) -> RecurrentPolicy:

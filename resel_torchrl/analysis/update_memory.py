@@ -11,7 +11,7 @@ import torch
 
 from resel_torchrl.analysis.synthetic import synthetic_learner, task_sizes
 from resel_torchrl.config import Config, to_dict, validate
-from resel_torchrl.training import set_matmul_precision
+from resel_torchrl.training import keep_freed_memory, set_matmul_precision
 
 __all__ = ["update_memory"]
 
@@ -88,6 +88,7 @@ def _measure(config_json: str, updates: str) -> None:
     config = validate(json.loads(config_json))
     torch.set_num_threads(config.threads)
     set_matmul_precision(config.train.matmul_precision)
+    keep_freed_memory()
     reserved = config.train.cudagraph
     idle = _peak_memory(config.device, reserved=reserved)
     learner, _ = synthetic_learner(config)

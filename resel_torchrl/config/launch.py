@@ -53,6 +53,8 @@ from resel_torchrl.training import (
     RunError,
     Training,
     VectorPolicy,
+    compiler_problem,
+    keep_freed_memory,
     load_policy,
     make_agent,
     open_loggers,
@@ -136,6 +138,7 @@ def make_training(config: Config, run: RunDirectory) -> Training:
     config, task = _checked_task(config)
     torch.set_num_threads(config.threads)
     set_matmul_precision(config.train.matmul_precision)
+    keep_freed_memory()
     quiet_storages()
     seed_generators(config.seed)
     options = agent_options(config)
@@ -276,6 +279,13 @@ def _checked_task(config: Config) -> tuple[Config, TaskInfo]:
         + device_problems(config)
         + memory_problems(config)
     )
+    if config.train.compile:
+        lacking = compiler_problem(torch.device(config.device))
+        if lacking is not None:
+            problems.append(
+                "train.compile: expected what torch.compile needs, got an installation "
+                f"without {lacking}, or write train.compile=false."
+            )
     kind, _, index = config.device.partition(":")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         problems.append(

@@ -149,26 +149,46 @@ def bounded_target(
     )
     if loss.target_bound:
         low, high = functional.moved_bounds(target, low, high, batch.mask, decay)
-        _store_bounds(loss, low, high)
-    return torch.where(batch.mask, target, 0.0), bounded != bootstrap
+        # In place, for CUDA graphs.
+        loss.bootstrap_low.copy_(low)
+        loss.bootstrap_high.copy_(high)
+    return settled(torch.where(batch.mask, target, 0.0)), bounded != bootstrap
 
 
-@torch.compiler.disable
 def temperature(log_alpha: Tensor, low: float | None, high: float | None) -> Tensor:
-    """Temperature without gradient; ``log_alpha`` is brought to its range in place.
-
-    Not compiled: a compiled backward pass would read ``log_alpha`` as it was before.
-    """
+    """Temperature without gradient; ``log_alpha`` is brought to its range in place."""
     if (low, high) != (None, None):
         log_alpha.data.clamp_(low, high)
-    return log_alpha.detach().exp()
+    return settled(log_alpha.detach().exp())
 
 
-@torch.compiler.disable
-def _store_bounds(loss: LossModule, low: Tensor, high: Tensor) -> None:
-    """In place, for CUDA graphs; a compiled backward pass must not read them again."""
-    loss.bootstrap_low.copy_(low)
-    loss.bootstrap_high.copy_(high)
+def settled(x: Tensor) -> Tensor:
+    """What was made from a tensor that then changes in place, kept as it is.
+
+    A compiled backward pass works some of its inputs out again instead of keeping them,
+    which fails once their source has changed. What a custom operator returns it keeps.
+
+    Args:
+        x: any tensor without gradient.
+
+    Returns:
+        ``x``; a copy where it is compiled.
+
+    Examples:
+        >>> settled(torch.ones(2))
+        tensor([1., 1.])
+    """
+    return _copied(x) if torch.compiler.is_compiling() else x
+
+
+@torch.library.custom_op("resel_torchrl::settled", mutates_args=())
+def _copied(x: Tensor) -> Tensor:
+    return x.clone()
+
+
+@_copied.register_fake
+def _like(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
 
 
 def critic_term(

@@ -41,6 +41,7 @@ def _can_be_imported(package: str) -> bool:
 
 
 _LOADED: dict[tuple[str, str], Callable] = {}
+_DECLARED: list[Backend] = []
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,9 @@ class Backend:
     blank_rows: int = 0
     pip_options: str = ""
 
+    def __post_init__(self) -> None:
+        _DECLARED.append(self)
+
     def is_installed(self) -> bool:
         """Whether the package that it needs is there."""
         return self.package is None or is_usable(self.package)
@@ -87,6 +91,17 @@ def load(backend: Backend) -> Callable:
     if key not in _LOADED:
         _LOADED[key] = getattr(importlib.import_module(key[0]), key[1])
     return _LOADED[key]
+
+
+def load_all(device: str) -> None:
+    """Loads what may run on a type of device: `torch.compile` cannot trace an import.
+
+    Examples:
+        >>> load_all("cpu")
+    """
+    for backend in _DECLARED:
+        if backend.device in (None, device) and backend.is_installed():
+            load(backend)
 
 
 def check_backend(backend: str, backends: Mapping[str, Backend], operation: str) -> str:

@@ -33,6 +33,8 @@ def lstm_scan_naive(
     return torch.stack(outputs, 1), state
 
 
+# A compiler would write the steps of time out, one by one.
+@torch.compiler.disable
 def lstm_scan(
     gates: Tensor, is_init: Tensor, weight_hh: Tensor, bias_hh: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,8 @@ def has_fused_lstm(x: Tensor) -> bool:
     )
 
 
+# A compiler would write the steps of time out, one by one.
+@torch.compiler.disable
 def lstm_layer(
     x: Tensor,
     is_init: Tensor,

@@ -12,6 +12,7 @@ from resel_torchrl.training.checkpoint import (
 )
 from resel_torchrl.training.collect import Collector
 from resel_torchrl.training.collect_process import ProcessCollector
+from resel_torchrl.training.compiled import CompiledFunction, compiler_problem
 from resel_torchrl.training.console import Progress, stop_on_signal
 from resel_torchrl.training.cuda_graphs import CudaRecorder
 from resel_torchrl.training.curriculum import Curriculum
@@ -31,6 +32,7 @@ from resel_torchrl.training.generators import (
 )
 from resel_torchrl.training.log import CsvLog, open_loggers, quiet_storages
 from resel_torchrl.training.loop import Training
+from resel_torchrl.training.memory import keep_freed_memory
 from resel_torchrl.training.policy import load_policy
 from resel_torchrl.training.policy_copy import PolicyCopy
 from resel_torchrl.training.precision import matmul_precision, set_matmul_precision
@@ -46,6 +48,7 @@ __all__ = [
     "Agent",
     "CheckpointStore",
     "Collector",
+    "CompiledFunction",
     "CsvLog",
     "CudaRecorder",
     "Curriculum",
@@ -68,11 +71,13 @@ __all__ = [
     "VectorCollector",
     "VectorPolicy",
     "buffer_state",
+    "compiler_problem",
     "episode_seed",
     "evaluate",
     "evaluate_vector",
     "flat_episode",
     "generator_states",
+    "keep_freed_memory",
     "load_buffer_state",
     "load_policy",
     "make_agent",

@@ -16,6 +16,7 @@ from torchrl.objectives import SoftUpdate
 from resel_torchrl.optim import parameter_groups
 from resel_torchrl.replay import padding_share
 from resel_torchrl.training.agent import Agent, Loss
+from resel_torchrl.training.compiled import CompiledFunction
 from resel_torchrl.training.cuda_graphs import GraphedFunction, Recorder
 from resel_torchrl.training.finite import (
     check_gradients,
@@ -37,7 +38,8 @@ class Learner:
     of the targets, and on updates 0, `policy_delay`, 2·`policy_delay`, ... one step of
     actor and, where there is one, temperature. The batch of the next update is drawn
     right after the current one is launched, on every device, so that a GPU computes
-    meanwhile.
+    meanwhile. Where both terms are due and the loss has a `policy_context`, the policy
+    encodes the batch once for both.
 
     Args:
         agent: The networks; they are the loss's own.
@@ -52,6 +54,8 @@ class Learner:
         tau: Share of the critic that moves into its target per update.
         policy_delay: Critic updates per actor update.
         reward_scale: Factor of the rewards in the losses.
+        compile: Whether the losses go through `torch.compile`, see
+            :class:`CompiledFunction`.
         make_recorder: None launches one operation after the other. What makes a
             recorder, such as a :class:`CudaRecorder`, has the critic's and the policy's
             step taken down for each layout of a batch and then replayed, all but those
@@ -97,6 +101,7 @@ class Learner:
         tau: float = 0.005,
         policy_delay: int = 2,
         reward_scale: float = 1.0,
+        compile: bool = False,
         make_recorder: Callable[[], Recorder] | None = None,
     ) -> None:
         self.agent = agent
@@ -107,6 +112,14 @@ class Learner:
         self.policy_delay = policy_delay
         self.reward_scale = reward_scale
         self.updates = 0
+        terms = [loss.critic_loss, loss.policy_loss]
+        #: None where target and policy term use different policies, as TD3's.
+        self._policy_context = getattr(loss, "policy_context", None)
+        if compile:
+            terms = [CompiledFunction(term) for term in terms]
+            if self._policy_context is not None:
+                self._policy_context = CompiledFunction(self._policy_context)
+        self._critic_terms, self._policy_terms = terms
         self.groups = parameter_groups(
             loss,
             lr_context_encoder=lr_context_encoder,
@@ -123,13 +136,14 @@ class Learner:
         self._steps: dict[str, Step] = {
             "critic": self._critic_step,
             "actor": self._policy_step,
+            "both": self._both_steps,
         }
         self._make_recorder = make_recorder
         self._graphed: dict[str, GraphedFunction] = {}
         self._forget_recorded()
         self.target_update = SoftUpdate(loss, tau=tau)
         self._batch: TensorDict | None = None
-        self._row = UpdateMetrics(self._steps)
+        self._row = UpdateMetrics(["critic", "actor"])
 
     def update(self) -> None:
         """Makes one update.
@@ -141,9 +155,13 @@ class Learner:
         """
         batch = self._batch if self._batch is not None else self._draw()
         self._row.add({"padding_fraction": self._batch_padding})
-        self._make("critic", batch)
-        if self.updates % self.policy_delay == 0:
-            self._make("actor", batch)
+        with_policy = self.updates % self.policy_delay == 0
+        if with_policy and self._policy_context is not None:
+            self._make("both", batch)
+        else:
+            self._make("critic", batch)
+            if with_policy:
+                self._make("actor", batch)
         self.updates += 1
         self._batch = self._draw()
 
@@ -169,12 +187,19 @@ class Learner:
         return _moved(packed, self.device) if self.device.type != "cpu" else packed
 
     def _make(self, role: str, batch: TensorDict) -> None:
-        """The step of the critic or the actor: replayed, unless it is measured."""
-        graphed = None if self._row.due(role) else self._graphed.get(role)
+        """A step of critic, actor or both: replayed, unless one is measured."""
+        measured = ("critic", "actor") if role == "both" else (role,)
+        due = any(self._row.due(part) for part in measured)
+        graphed = None if due else self._graphed.get(role)
         self._row.add((graphed or self._steps[role])(batch))
 
-    def _critic_step(self, batch: TensorDict) -> TensorDict:
-        terms = self.loss.critic_loss(batch)
+    def _both_steps(self, batch: TensorDict) -> TensorDict:
+        context = self._policy_context(batch)
+        terms = self._critic_step(batch, context.detach())
+        return terms.update(self._policy_step(batch, context))
+
+    def _critic_step(self, batch: TensorDict, *policy_context: Tensor) -> TensorDict:
+        terms = self._critic_terms(batch, *policy_context)
         if self._can_look:
             check_terms(terms, self.updates)
         terms["loss_qvalue"].backward()
@@ -182,8 +207,8 @@ class Learner:
         self.target_update.step()
         return terms.detach()
 
-    def _policy_step(self, batch: TensorDict) -> TensorDict:
-        terms = self.loss.policy_loss(batch)
+    def _policy_step(self, batch: TensorDict, *policy_context: Tensor) -> TensorDict:
+        terms = self._policy_terms(batch, *policy_context)
         if self._can_look:
             check_terms(terms, self.updates)
         losses = [term for name, term in terms.items() if name.startswith("loss_")]

@@ -1,10 +1,16 @@
 """Losses under torch.compile: the updates are those made without."""
 
+import shutil
+
 import pytest
 import torch
+from tensordict import TensorDict
 
 from resel_torchrl.analysis.synthetic import synthetic_learner
-from resel_torchrl.config import compose
+from resel_torchrl.config import ConfigError, compose
+from resel_torchrl.objectives import terms
+from resel_torchrl.training import CompiledFunction, compiler_problem
+from tests.training.runs import leaves, resume, rows, start
 
 SMALL = [
     "task=pendulum_v",
@@ -14,14 +20,26 @@ SMALL = [
     "agent.head_sizes=[8]",
     "replay.batch_size=400",
 ]
+# Episodes of one length: batches of one layout.
+RUN = ["env.id=Pendulum-V-v0", "steps=1200", "replay.batch_size=400"]
+RUN += ["replay.buffer_size=1600", "train.random_steps=400", "train.compile=true"]
+RUN += ["train.updates_per_step=0.1", "eval.interval=0", "log.interval=400"]
+CORES = {
+    "mamba": ["core=mamba"],
+    "gru": ["core=gru"],
+    "memoryless": ["core=memoryless"],
+    "one_step": ["core=one_step"],
+    "transformer": ["core=transformer", "agent.core_kwargs.n_heads=2"],
+    "td3": ["core=gru", "agent.algorithm=td3_resel"],
+}
+# A loop over time that looks at the flags breaks their graph: slower, and as right.
+BROKEN = {"lstm": ["core=lstm"], "lru": ["core=lru"], "min_gru": ["core=min_gru"]}
 TERMS = "critic_loss", "policy_loss"
 
-
-def learner_after_one_update(*overrides):
-    learner, _ = synthetic_learner(compose([*SMALL, *overrides]))
-    torch.manual_seed(0)
-    learner.update()
-    return learner
+needs_compiler = pytest.mark.skipif(
+    compiler_problem(torch.device("cpu")) is not None,
+    reason="torch.compile lacks its compiler here",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -31,20 +49,141 @@ def fresh_compiler():
     torch._dynamo.reset()
 
 
-def test_compiled_updates_are_those_made_without():
-    """The backend cuts forward from backward pass as the default one does."""
-    plain, compiled = (learner_after_one_update("core=mamba") for _ in range(2))
-    before = plain.loss.log_alpha.clone()
+def some_updates(*overrides):
+    """State after six updates with two layouts, the temperature at its limit.
+
+    By plain gradient descent: Adam makes whole steps of gradients that are rounding.
+    """
+    learner, _ = synthetic_learner(compose([*SMALL, *overrides]))
+    for group in learner.groups:
+        group["lr"] = 0.01
+    learner.optimizer = torch.optim.SGD(learner.groups)
+    if hasattr(learner.loss, "log_alpha"):
+        learner.loss.log_alpha.data.fill_(2.0)  # beyond it; the limit is 1
+    torch.manual_seed(1)
+    for number in range(6):
+        learner.batch_size = (400, 200)[number // 2 % 2]
+        learner.update()
+    return dict(leaves(learner.state_dict()))
+
+
+@needs_compiler
+@pytest.mark.filterwarnings("ignore:Got conflicting batch_sizes")
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(options, id=name, marks=[] if name == "gru" else pytest.mark.slow)
+        for name, options in (CORES | BROKEN).items()
+    ],
+)
+def test_compiled_updates_are_those_made_without(options):
+    plain = some_updates(*options)
+    compiled = some_updates(*options, "train.compile=true")
+    assert plain.keys() == compiled.keys()
+    for name, value in plain.items():
+        if torch.is_tensor(value) and value.is_floating_point():
+            torch.testing.assert_close(
+                compiled[name],
+                value,
+                rtol=1e-3,
+                atol=1e-5,
+                msg=lambda text, name=name: f"{name}: {text}",
+            )
+
+
+@pytest.mark.parametrize("options", CORES.values(), ids=CORES)
+def test_each_term_is_one_graph(options):
+    learner, _ = synthetic_learner(compose([*SMALL, *options]))
+    learner.update()
     for name in TERMS:
-        term = torch.compile(
-            getattr(compiled.loss, name), backend="aot_eager_decomp_partition"
-        )
-        setattr(compiled.loss, name, term)
-    for learner in (plain, compiled):
-        torch.manual_seed(1)
-        for _ in range(3):
-            learner.update()
-    found, wanted = compiled.loss.state_dict(), plain.loss.state_dict()
-    assert found.keys() == wanted.keys() and plain.loss.log_alpha != before
-    for key, value in wanted.items():
-        torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5)
+        term = getattr(learner.loss, name)
+        compiled = torch.compile(term, fullgraph=True, backend="eager", dynamic=False)
+        assert compiled(learner._batch).keys() == term(learner._batch).keys()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_changes_in_place_is_not_worked_out_again(monkeypatch, kept):
+    """The control: the backward pass would read log_alpha as it has become."""
+    learner, _ = synthetic_learner(compose([*SMALL, "core=memoryless"]))
+    learner.update()
+    if not kept:
+        monkeypatch.setattr(terms, "settled", lambda x: x)
+    policy_loss = torch.compile(
+        learner.loss.policy_loss, backend="aot_eager_decomp_partition", dynamic=False
+    )
+    loss = policy_loss(learner._batch)["loss_actor"]
+    if kept:
+        loss.backward()
+    else:
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+
+
+@needs_compiler
+def test_each_layout_is_compiled_however_many_there_are():
+    """By itself PyTorch stops at eight and goes on without compiling."""
+
+    def is_compiled(batch):
+        flag = torch.full((), float(torch.compiler.is_compiling()))
+        return TensorDict(flag=flag + 0 * batch["valid"].sum())
+
+    def is_compiled_by_itself(batch):  # what is kept is kept by code
+        flag = torch.full((), float(torch.compiler.is_compiling()))
+        return TensorDict(flag=flag + 0 * batch["valid"].sum())
+
+    function = CompiledFunction(is_compiled)
+    stock = torch.compile(is_compiled_by_itself, dynamic=False)
+    flags = []
+    for number in range(2, 12):
+        batch = TensorDict(valid=torch.ones(number, 3), batch_size=[number, 3])
+        assert function(batch)["flag"] == 1
+        flags.append(float(stock(batch)["flag"]))
+    assert function.n_layouts == 10
+    assert flags[0] == 1 and flags[-1] == 0
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_resumed_run_is_the_run_that_never_stopped(tmp_path):
+    whole = start(tmp_path / "whole", *RUN)
+    whole.run()
+    start(tmp_path / "half", *RUN, "steps=700").run()
+    rest = resume(tmp_path / "half", "steps=1200")
+    rest.run()
+    expected, got = (dict(leaves(x.learner.state_dict())) for x in (whole, rest))
+    assert expected.keys() == got.keys()
+    for name, value in expected.items():
+        if torch.is_tensor(value):
+            assert torch.equal(got[name], value), name
+    paths = tmp_path / "whole", tmp_path / "half"
+    first, second = (rows(path / "metrics.csv") for path in paths)
+    assert first == second
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_discrete_actions_are_compiled(tmp_path):
+    short = ["env.id=CartPole-V-v0", "steps=500", "train.compile=true"]
+    plain = start(tmp_path / "plain", *RUN, *short, "train.compile=false")
+    compiled = start(tmp_path / "compiled", *RUN, *short)
+    for training in (plain, compiled):
+        training.run()
+    expected, got = (x.learner.loss.state_dict() for x in (plain, compiled))
+    torch.testing.assert_close(dict(got), dict(expected), rtol=1e-3, atol=1e-5)
+    assert not torch._dynamo.utils.counters["graph_break"]
+
+
+def test_without_a_compiler_the_configuration_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    assert shutil.which("no-such-compiler") is None
+    with pytest.raises(ConfigError, match=r"train.compile: .* install g\+\+"):
+        start(tmp_path / "run", "train.compile=true")
+    start(tmp_path / "run")
+
+
+def test_missing_headers_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(
+        "torch._inductor.cpp_builder.get_cpp_compiler", lambda: "some compiler"
+    )
+    assert "Python.h" in compiler_problem(torch.device("cpu"))

@@ -229,8 +229,8 @@ def _last_episode(present: Tensor, cache: Tensor, begin: Tensor, kept: int) -> T
 
 
 def _may_look(tensor: Tensor) -> bool:
-    """Whether reading values costs no wait."""
-    return tensor.device.type == "cpu"
+    """Whether reading values costs no wait, nor a break of a compiled graph."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _read_length(state: Tensor, starts: Tensor, limit: int) -> tuple[Tensor, Tensor]:
