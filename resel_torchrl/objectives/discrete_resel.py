@@ -255,9 +255,13 @@ class DiscreteRESeLLoss(LossModule):
         return evaluate(self.qvalue_network, inputs, key, params, actions=actions)
 
     @torch.no_grad()
-    def _compute_target(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+    def _compute_target(
+        self, batch: PackedBatch, policy_context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Target ``[R, T]`` and, bool ``[R, T]``, where its bootstrap was clamped."""
-        _, actor_context = self._networks.contexts("actor_encoder", batch.rows)
+        _, actor_context = self._networks.contexts(
+            "actor_encoder", batch.rows, known=policy_context
+        )
         _, critic_context = self._networks.contexts(
             "critic_encoder", batch.rows, self.target_critic_encoder_params
         )
@@ -273,11 +277,38 @@ class DiscreteRESeLLoss(LossModule):
         bootstrap = functional.expectation(each, probs)
         return bounded_target(self, bootstrap, batch, decay=1.0)
 
-    def critic_loss(self, tensordict: TensorDictBase) -> TensorDict:
+    def policy_context(self, tensordict: TensorDictBase) -> Tensor:
+        """The policy's contexts, for both terms of one update: one encoder pass.
+
+        The policy has the same parameters in both, if the critic's step is all that is
+        made in between::
+
+            context = loss.policy_context(batch)
+            critic = loss.critic_loss(batch, context.detach())
+            ...  # step the critic
+            policy = loss.policy_loss(batch, context)
+
+        Args:
+            tensordict: packed batch ``[R, L]``; it is not changed.
+
+        Returns:
+            ``[R, L, C]``, with gradient. What it was made of is kept until then.
+
+        Raises:
+            ValueError: a flat batch, or an entry of the wrong shape or dtype.
+            KeyError: an entry is missing.
+        """
+        return self._networks.context("actor_encoder", self._read(tensordict).rows)
+
+    def critic_loss(
+        self, tensordict: TensorDictBase, policy_context: Tensor | None = None
+    ) -> TensorDict:
         """The critic's term alone: three encoder passes, one step of the target bound.
 
         Args:
             tensordict: packed batch ``[R, L]``; it is not changed.
+            policy_context: what :meth:`policy_context` made of the batch, which spares
+                a pass.
 
         Returns:
             ``loss_qvalue`` and, without gradient, the scalars ``target_value``,
@@ -289,7 +320,7 @@ class DiscreteRESeLLoss(LossModule):
             KeyError: an entry is missing.
         """
         batch = self._read(tensordict)
-        target, clamped = self._compute_target(batch)
+        target, clamped = self._compute_target(batch, policy_context)
         context, _ = self._networks.contexts("critic_encoder", batch.rows)
         each = self._values(batch.rows[:, :-1], context, batch.action.shape[-1])
         values = functional.value_of_action(each, batch.action)
@@ -298,11 +329,15 @@ class DiscreteRESeLLoss(LossModule):
         )
         return TensorDict({"loss_qvalue": loss, **diagnostics})
 
-    def policy_loss(self, tensordict: TensorDictBase) -> TensorDict:
+    def policy_loss(
+        self, tensordict: TensorDictBase, policy_context: Tensor | None = None
+    ) -> TensorDict:
         """The actor's and the temperature's terms alone: two encoder passes.
 
         Args:
             tensordict: packed batch ``[R, L]``; it is not changed.
+            policy_context: what :meth:`policy_context` made of the batch, which spares
+                a pass.
 
         Returns:
             ``loss_actor``, ``loss_alpha`` (without gradient where the temperature is
@@ -315,7 +350,9 @@ class DiscreteRESeLLoss(LossModule):
         """
         batch = self._read(tensordict)
         rows, mask, alpha = batch.rows[:, :-1], batch.mask, self._alpha
-        actor_context, _ = self._networks.contexts("actor_encoder", batch.rows)
+        actor_context, _ = self._networks.contexts(
+            "actor_encoder", batch.rows, known=policy_context
+        )
         probs, log_probs = self._act(rows, actor_context)
         with torch.no_grad():
             critic_context, _ = self._networks.contexts("critic_encoder", batch.rows)
@@ -351,7 +388,9 @@ class DiscreteRESeLLoss(LossModule):
             ValueError: a flat batch, or an entry of the wrong shape or dtype.
             KeyError: an entry is missing.
         """
-        terms = self.critic_loss(tensordict).update(self.policy_loss(tensordict))
+        context = self.policy_context(tensordict)
+        terms = self.critic_loss(tensordict, context)
+        terms.update(self.policy_loss(tensordict, context))
         self._clear_weakrefs(tensordict, terms, *self._networks.params_names(self))
         return terms.select(*self.out_keys)
 

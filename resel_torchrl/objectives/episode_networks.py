@@ -110,18 +110,34 @@ class EpisodeNetworks:
         targets = [f"target_{name}" for name in names]
         return [*names, *(name for name in targets if name in loss._modules)]
 
-    def contexts(
+    def context(
         self, name: str, rows: TensorDictBase, params: TensorDictBase | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Contexts of the transitions and of their successors: one encoder pass.
+    ) -> Tensor:
+        """Contexts of all rows ``[R, L, C]``: one encoder pass.
 
         A memory among the rows is the one of the acting policy, so the actor's encoder
         starts from it; the critic's did not act, and starts from zero.
         """
-        encoder, key = self.modules[name], self.context_keys[name]
         if name == "critic_encoder":
             rows = rows.exclude(*self.state_keys)
-        return functional.unroll(lambda r: encode(encoder, r, key, params), rows)
+        return encode(self.modules[name], rows, self.context_keys[name], params)
+
+    def contexts(
+        self,
+        name: str,
+        rows: TensorDictBase,
+        params: TensorDictBase | None = None,
+        known: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Contexts of the transitions and of their successors.
+
+        From one encoder pass, unless those of all rows are ``known``.
+        """
+
+        def encode_rows(rows: TensorDictBase) -> Tensor:
+            return self.context(name, rows, params) if known is None else known
+
+        return functional.unroll(encode_rows, rows)
 
     def actor_inputs(self, rows: TensorDict, context: Tensor) -> TensorDict:
         """The rows with the actor's context among them."""

@@ -266,9 +266,13 @@ class RESeLLoss(SACLoss):
         return evaluate(self.qvalue_network, inputs, key, params)
 
     @torch.no_grad()
-    def _compute_target_v2(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+    def _compute_target_v2(
+        self, batch: PackedBatch, policy_context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Target ``[R, T]`` and, bool ``[R, T]``, where its bootstrap was clamped."""
-        _, actor_context = self._networks.contexts("actor_encoder", batch.rows)
+        _, actor_context = self._networks.contexts(
+            "actor_encoder", batch.rows, known=policy_context
+        )
         _, critic_context = self._networks.contexts(
             "critic_encoder", batch.rows, self.target_critic_encoder_params
         )
@@ -284,12 +288,13 @@ class RESeLLoss(SACLoss):
         return bounded_target(self, bootstrap, batch, decay=0.999)
 
     def qvalue_v2_loss(
-        self, tensordict: TensorDictBase
+        self, tensordict: TensorDictBase, policy_context: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Critic loss and, without gradient, what it was made of.
 
         Args:
             tensordict: packed batch ``[R, L]``.
+            policy_context: see :meth:`policy_context`.
 
         Returns:
             The loss, and scalars ``target_value`` (mean target), ``td_error`` (mean
@@ -298,18 +303,19 @@ class RESeLLoss(SACLoss):
             (mean Euclidean norm of the context).
         """
         batch = self._read(tensordict)
-        target, clamped = self._compute_target_v2(batch)
+        target, clamped = self._compute_target_v2(batch, policy_context)
         context, _ = self._networks.contexts("critic_encoder", batch.rows)
         values = self._values(batch.rows[:, :-1], context, batch.action)
         return critic_term(self, values, context, target, clamped, batch.mask)
 
     def actor_loss(
-        self, tensordict: TensorDictBase
+        self, tensordict: TensorDictBase, policy_context: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Actor loss; its gradient reaches the actor and its encoder only.
 
         Args:
             tensordict: packed batch ``[R, L]``.
+            policy_context: see :meth:`policy_context`.
 
         Returns:
             The loss, and without gradient ``log_prob`` and ``mask``, ``[R, L - 1]``
@@ -317,7 +323,9 @@ class RESeLLoss(SACLoss):
         """
         batch = self._read(tensordict)
         rows = batch.rows[:, :-1]
-        actor_context, _ = self._networks.contexts("actor_encoder", batch.rows)
+        actor_context, _ = self._networks.contexts(
+            "actor_encoder", batch.rows, known=policy_context
+        )
         with torch.no_grad():
             critic_context, _ = self._networks.contexts("critic_encoder", batch.rows)
         action, log_prob = self._act(rows, actor_context)
@@ -335,11 +343,38 @@ class RESeLLoss(SACLoss):
     def _alpha_loss(self, log_prob: Tensor) -> Tensor:
         return functional.alpha_loss(self.log_alpha, log_prob, self.target_entropy)
 
-    def critic_loss(self, tensordict: TensorDictBase) -> TensorDict:
+    def policy_context(self, tensordict: TensorDictBase) -> Tensor:
+        """The policy's contexts, for both terms of one update: one encoder pass.
+
+        The policy has the same parameters in both, if the critic's step is all that is
+        made in between::
+
+            context = loss.policy_context(batch)
+            critic = loss.critic_loss(batch, context.detach())
+            ...  # step the critic
+            policy = loss.policy_loss(batch, context)
+
+        Args:
+            tensordict: packed batch ``[R, L]``; it is not changed.
+
+        Returns:
+            ``[R, L, C]``, with gradient. What it was made of is kept until then.
+
+        Raises:
+            ValueError: a flat batch, or an entry of the wrong shape or dtype.
+            KeyError: an entry is missing.
+        """
+        return self._networks.context("actor_encoder", self._read(tensordict).rows)
+
+    def critic_loss(
+        self, tensordict: TensorDictBase, policy_context: Tensor | None = None
+    ) -> TensorDict:
         """The critic's term alone: three encoder passes, one step of the target bound.
 
         Args:
             tensordict: packed batch ``[R, L]``; it is not changed.
+            policy_context: what :meth:`policy_context` made of the batch, which spares
+                a pass.
 
         Returns:
             ``loss_qvalue`` and, without gradient, the scalars of
@@ -349,14 +384,18 @@ class RESeLLoss(SACLoss):
             ValueError: a flat batch, or an entry of the wrong shape or dtype.
             KeyError: an entry is missing.
         """
-        loss, diagnostics = self.qvalue_v2_loss(tensordict)
+        loss, diagnostics = self.qvalue_v2_loss(tensordict, policy_context)
         return TensorDict({"loss_qvalue": loss, **diagnostics})
 
-    def policy_loss(self, tensordict: TensorDictBase) -> TensorDict:
+    def policy_loss(
+        self, tensordict: TensorDictBase, policy_context: Tensor | None = None
+    ) -> TensorDict:
         """The actor's and the temperature's terms alone: two encoder passes.
 
         Args:
             tensordict: packed batch ``[R, L]``; it is not changed.
+            policy_context: what :meth:`policy_context` made of the batch, which spares
+                a pass.
 
         Returns:
             ``loss_actor``, ``loss_alpha`` and, without gradient, the scalars ``alpha``
@@ -367,7 +406,7 @@ class RESeLLoss(SACLoss):
             ValueError: a flat batch, or an entry of the wrong shape or dtype.
             KeyError: an entry is missing.
         """
-        loss_actor, terms = self.actor_loss(tensordict)
+        loss_actor, terms = self.actor_loss(tensordict, policy_context)
         log_prob, mask = terms["log_prob"], terms["mask"]
         return TensorDict(
             {
@@ -393,6 +432,8 @@ class RESeLLoss(SACLoss):
             ValueError: a flat batch, or an entry of the wrong shape or dtype.
             KeyError: an entry is missing.
         """
-        terms = self.critic_loss(tensordict).update(self.policy_loss(tensordict))
+        context = self.policy_context(tensordict)
+        terms = self.critic_loss(tensordict, context)
+        terms.update(self.policy_loss(tensordict, context))
         self._clear_weakrefs(tensordict, terms, *self._networks.params_names(self))
         return terms.select(*self.out_keys)

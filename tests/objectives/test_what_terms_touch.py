@@ -152,6 +152,37 @@ def test_three_encoder_passes_per_critic_term_and_two_per_policy_term(batch, alg
     assert sorted(calls) == [("actor_encoder", True), ("critic_encoder", False)]
 
 
+@pytest.mark.parametrize("algorithm", ["resel", "discrete_resel"])
+def test_policy_encodes_once_for_both_terms(batch, algorithm):
+    """The same to the bit, from a pass less; with other contexts it is not."""
+
+    def terms(contexts):
+        loss = make_loss(algorithm=algorithm, **tuned(algorithm))
+        context = loss.policy_context(batch) if contexts else None
+        passes.clear()
+        loss.actor_encoder.register_forward_hook(lambda *_: passes.append(1))
+        torch.manual_seed(0)
+        first = [] if context is None else [contexts * context.detach()]
+        second = [] if context is None else [contexts * context]
+        values = loss.critic_loss(batch, *first)
+        values.update(loss.policy_loss(batch, *second))
+        total(values).backward()
+        return {
+            **values.to_dict(),
+            **{name: p.grad for name, p in loss.named_parameters()},
+        }
+
+    passes = []
+    twice = terms(contexts=0)
+    assert len(passes) == 2
+    once = terms(contexts=1)
+    assert len(passes) == 0 and once.keys() == twice.keys()
+    assert all(torch.equal(once[name], value) for name, value in twice.items())
+    other = terms(contexts=2)
+    assert other["loss_qvalue"] != once["loss_qvalue"]
+    assert other["loss_actor"] != once["loss_actor"]
+
+
 class NoHostReads(TorchDispatchMode):
     """Raise where a value is read on the host or a shape depends on values."""
 

@@ -154,7 +154,7 @@ def test_loaded_state_is_recorded_anew(tmp_path):
             torch.manual_seed(3)
             sampler.load_state_dict(copy.deepcopy(drawn))
             learner.load_state_dict(copy.deepcopy(state))
-            for _ in range(16):
+            for _ in range(32):
                 learner.update()
         assert_same(one_by_one, replayed)
     assert [r.recorded > 1 and r.replayed > 8 for r in recorders[1:]] == [True, True]

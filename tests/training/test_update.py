@@ -13,6 +13,8 @@ from resel_torchrl.training.finite import check_gradients
 from resel_torchrl.training.log import METRIC_COLUMNS
 from tests.training.runs import leaves, resume, rows, start
 
+DISCRETE = "env.id=tests.training.envs:DiscreteWalk-v0"
+
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 400), st.integers(1, 100), st.integers(1, 300))
@@ -246,3 +248,25 @@ def test_large_gradient_of_which_only_the_norm_overflows_is_no_failure(tmp_path)
     parameter.grad[..., -1] = -math.inf
     with pytest.raises(NonFiniteLossError, match="gradient of critic, got -inf"):
         check_gradients(learner.groups, 0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [[], ["core=mamba", "agent.core_kwargs.d_state=4"], [DISCRETE]],
+    ids=["gru", "mamba", "discrete"],
+)
+def test_one_pass_of_the_policy_for_both_terms_changes_no_update(tmp_path, options):
+    """To the bit; TD3's target has a policy of its own and nothing to spare."""
+    once = start(tmp_path / "once", *options)
+    once.run()
+    twice = start(tmp_path / "twice", *options)
+    twice.learner._policy_context = None
+    twice.run()
+    assert once.learner.updates == twice.learner.updates > 20
+    expected, got = (dict(leaves(x.learner.state_dict())) for x in (twice, once))
+    assert expected.keys() == got.keys()
+    for name, value in expected.items():
+        same = torch.equal(value, got[name]) if torch.is_tensor(value) else None
+        assert same if same is not None else value == got[name], name
+    td3 = start(tmp_path / "td3", "agent.algorithm=td3_resel")
+    assert td3.learner._policy_context is None
