@@ -159,7 +159,7 @@ def slopes_kernel(
     H: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """By what an output's gradient is multiplied on its way back, for all steps at once.
+    """What an output's gradient is multiplied by on its way back, at all steps.
 
     ``hidden [R, L, 3H]`` is what the hidden states ``previous [R, L, H]`` gave to the
     gates. ``slopes [R, L, 5, H]`` lead to its shares of r, z and n, to the input's

@@ -80,16 +80,15 @@ def launch_plan(
     width = _width(units)
     # No more threads than numbers to read at a step: see the kernels' `_receive`.
     warps = min(width // 32, _MOST_WARPS)
-    plan = None
+    best, fewest = None, rows + 1
     for block in _UNITS:
         programs = math.ceil(units / block)
         if 3 * block * width * words > _WEIGHTS * 32 * warps or programs > processors:
             continue
         turns = math.ceil(rows / min(processors // programs, rows))
-        plan = LaunchPlan(block, programs, math.ceil(rows / turns), warps)
-        if turns == 1:
-            break
-    return plan
+        if turns < fewest:
+            best, fewest = (block, programs, math.ceil(rows / turns), warps), turns
+    return None if best is None else LaunchPlan(*best)
 
 
 def gru_scan_triton(
