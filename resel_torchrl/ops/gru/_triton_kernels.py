@@ -10,7 +10,7 @@ and no order between two numbers matters. Nothing needs a fence or a barrier.
 
 Programs that wait for each other must all be running. The host launches no more of them
 than there are multiprocessors, all at once; a program that reads ``patience`` times in
-vain for the same step goes on with NaN all the same, and does not wait again.
+vain for the same step goes on with what it has, which is NaN, and does not wait again.
 """
 
 import triton
@@ -36,15 +36,10 @@ def _bits(values):
 
 
 @triton.jit
-def _filled(values, BLANK: tl.constexpr):
-    """``values``, with a quiet NaN wherever they are blank."""
-    return tl.where(_bits(values) == BLANK, float("nan"), values)
-
-
-@triton.jit
 def _send(pointer, values, mask, BLANK: tl.constexpr):
     """Stores values where other programs wait for them; none of them looks blank."""
-    tl.store(pointer, _filled(values, BLANK), mask=mask, cache_modifier=".cg")
+    values = tl.where(_bits(values) == BLANK, float("nan"), values)
+    tl.store(pointer, values, mask=mask, cache_modifier=".cg")
 
 
 @triton.jit
@@ -62,7 +57,7 @@ def _receive(pointer, mask, patience, BLANK: tl.constexpr):
         values = tl.load(pointer, mask=mask, other=0.0, volatile=True)
         missing = tl.max((_bits(values) == BLANK).to(tl.int32))
         tries += 1
-    return _filled(values, BLANK), tl.where(missing > 0, 0, patience)
+    return values, tl.where(missing > 0, 0, patience)
 
 
 @triton.jit
