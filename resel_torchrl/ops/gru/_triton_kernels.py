@@ -182,6 +182,21 @@ def slopes_kernel(
     tl.store(slopes + 4 * H, z, mask=mask)
 
 
+@triton.jit
+def _load_slopes(slopes, row, step, L, k, u, mask_k, mask_u, H: tl.constexpr):
+    """Slopes after ``step``, counted backwards; zeros before the first, after the last.
+
+    Of r, z and n for all units, and past the gates for the program's own.
+    """
+    inside = (step > 0) & (step <= L)
+    all_k, own_u = _only_if(inside, mask_k), _only_if(inside, mask_u)
+    slopes += (row * L + (L - step)) * (5 * H)
+    s_r = tl.load(slopes + k, mask=all_k, other=0.0)
+    s_z = tl.load(slopes + H + k, mask=all_k, other=0.0)
+    s_n = tl.load(slopes + 2 * H + k, mask=all_k, other=0.0)
+    return s_r, s_z, s_n, tl.load(slopes + 4 * H + u, mask=own_u, other=0.0)
+
+
 @triton.jit(do_not_specialize=["R", "L", "begin", "end", "patience"])
 def backward_kernel(
     slopes,
@@ -213,31 +228,34 @@ def backward_kernel(
     k = tl.arange(0, COLUMNS)[:, None] * LANES + tl.arange(0, LANES)[None, :]
     mask_u, mask_k = u < H, k < H
     w_r, w_z, w_n = _load_weights(weight, u, k, mask_u, mask_k, H)
-    for step in range(begin, end):
-        for i in range(tl.cdiv(R - tl.program_id(1), groups)):
-            row = group + i * groups
-            at = row * L + (L - 1 - step)
-            mask_y = _only_if(step < L, mask_u)
-            grad = tl.load(grad_y + at * H + u, mask=mask_y, other=0.0)
-            if step == 0:
-                grad += tl.load(grad_last + row * H + u, mask=mask_u, other=0.0)
-            else:
-                # All that needs no gradient is done before the wait for it.
-                kept = slopes + (at + 1) * (5 * H)
-                s_r = tl.load(kept + k, mask=mask_k, other=0.0)
-                s_z = tl.load(kept + H + k, mask=mask_k, other=0.0)
-                s_n = tl.load(kept + 2 * H + k, mask=mask_k, other=0.0)
-                z = tl.load(kept + 4 * H + u, mask=mask_u, other=0.0)
-                going_on = tl.load(flags + at + 1) == 0
-                w = w_r * s_r[:, None, :] + w_z * s_z[:, None, :]
-                w += w_n * s_n[:, None, :]
-                after = grad_h + (at + 1) * H
-                all_k, own_u = _only_if(going_on, mask_k), _only_if(going_on, mask_u)
-                tl.debug_barrier()  # another thread of this program stored its own
-                own = tl.load(after + u, mask=own_u, other=0.0, volatile=True)
-                g, patience = _receive(after + k, all_k, patience, BLANK)
-                grad += tl.where(going_on, _product(w, g) + z * own, 0.0)
-            if step < L:
-                _send(grad_h + at * H + u, grad, mask_u, BLANK)
-            else:
-                tl.store(grad_state + row * H + u, grad, mask=mask_u)
+    step, row = begin, group
+    s_r, s_z, s_n, z = _load_slopes(slopes, row, step, L, k, u, mask_k, mask_u, H)
+    for _ in range((end - begin) * tl.cdiv(R - tl.program_id(1), groups)):
+        at = row * L + (L - 1 - step)
+        mask_y = _only_if(step < L, mask_u)
+        grad = tl.load(grad_y + at * H + u, mask=mask_y, other=0.0)
+        # All that needs no gradient is done before the wait for it, and what the next
+        # turn needs is asked for.
+        w = w_r * s_r[:, None, :] + w_z * s_z[:, None, :] + w_n * s_n[:, None, :]
+        passing = z
+        last_turn = row + groups >= R
+        next_step = tl.where(last_turn, step + 1, step)
+        next_row = tl.where(last_turn, group, row + groups)
+        s_r, s_z, s_n, z = _load_slopes(
+            slopes, next_row, next_step, L, k, u, mask_k, mask_u, H
+        )
+        if step == 0:
+            grad += tl.load(grad_last + row * H + u, mask=mask_u, other=0.0)
+        else:
+            going_on = tl.load(flags + at + 1) == 0
+            all_k, own_u = _only_if(going_on, mask_k), _only_if(going_on, mask_u)
+            after = grad_h + (at + 1) * H
+            tl.debug_barrier()  # another thread of this program stored its own
+            own = tl.load(after + u, mask=own_u, other=0.0, volatile=True)
+            g, patience = _receive(after + k, all_k, patience, BLANK)
+            grad += tl.where(going_on, _product(w, g) + passing * own, 0.0)
+        if step < L:
+            _send(grad_h + at * H + u, grad, mask_u, BLANK)
+        else:
+            tl.store(grad_state + row * H + u, grad, mask=mask_u)
+        step, row = next_step, next_row
