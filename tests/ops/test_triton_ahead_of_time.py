@@ -89,9 +89,9 @@ for layout, plan in (("paper", PAPER.forward), ("many rows", MANY_ROWS.forward))
 
 # The plan with fewest weights to a thread, and with most; odd and widest units.
 for rows, units in ((2, 256), (64, 256), (64, 64), (9, 499), (1, 1024)):
-    plan, width = GRU.launch_plan(rows, units), GRU._width(units)
+    plan, (columns, lanes) = GRU.launch_plan(rows, units), GRU._layout(units)
     sizes = {"H": units, "BLANK": GRU._BLANK[torch.float32][1], "BLOCK_U": plan.units}
-    sizes |= {"COLUMNS": max(width // GRU._LANES, 1), "LANES": min(width, GRU._LANES)}
+    sizes |= {"COLUMNS": columns, "LANES": lanes}
     KERNELS |= {
         f"gru {way}, {rows} x {units}": (
             getattr(GRU_KERNELS, f"{way}_kernel"),
@@ -165,6 +165,17 @@ def test_one_thread_waits_for_a_number(name):
     assert "ld.volatile.global" in kernel.asm["ptx"]
     assert "st.global.cg" in kernel.asm["ptx"]
     assert kernel.metadata.launch_cooperative_grid
+
+
+@pytest.mark.parametrize("name", WAITING)
+def test_a_unit_s_products_are_summed_within_one_warp(name):
+    """Else each sum of each step would go through shared memory, past two barriers."""
+    kernel, sizes, warps = KERNELS[name]
+    code = compiled(kernel, sizes, warps, 90).asm["ttgir"]
+    shape = "x".join(str(sizes[name]) for name in ("COLUMNS", "BLOCK_U", "LANES"))
+    layouts = set(re.findall(rf"arith\.mulf .*tensor<{shape}xf32, (#\w+)>", code))
+    assert len(layouts) == 1
+    assert re.search(rf"{layouts.pop()} = .*warpsPerCTA = \[1, {warps}, 1\]", code)
 
 
 def test_every_kernel_is_among_them():

@@ -71,14 +71,30 @@ def _tanh(x):
 
 
 @triton.jit
-def _load_weights(weight, u, k, mask_u, mask_k, H: tl.constexpr):
-    """The weights ``[COLUMNS, BLOCK_U, LANES]`` of r, z and n, zero outside."""
-    at = u[None, :, None] * H + k[:, None, :]
-    mask = mask_u[None, :, None] & mask_k[:, None, :]
+def _load_weights(
+    weight,
+    H: tl.constexpr,
+    BLOCK_U: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    """The weights ``[COLUMNS, BLOCK_U, LANES]`` of r, z and n, zero outside.
+
+    Read as ``[COLUMNS · BLOCK_U, LANES]``, since Triton shares out the first of two
+    dimensions over the warps in whole rows: all columns of a unit fall to one warp.
+    """
+    place = tl.arange(0, COLUMNS * BLOCK_U)[:, None]
+    u = tl.program_id(0) * BLOCK_U + place % BLOCK_U
+    k = place // BLOCK_U * LANES + tl.arange(0, LANES)[None, :]
+    at, mask = u * H + k, (u < H) & (k < H)
     w_r = tl.load(weight + at, mask=mask, other=0.0)
     w_z = tl.load(weight + H * H + at, mask=mask, other=0.0)
     w_n = tl.load(weight + 2 * H * H + at, mask=mask, other=0.0)
-    return w_r, w_z, w_n
+    return (
+        tl.reshape(w_r, [COLUMNS, BLOCK_U, LANES]),
+        tl.reshape(w_z, [COLUMNS, BLOCK_U, LANES]),
+        tl.reshape(w_n, [COLUMNS, BLOCK_U, LANES]),
+    )
 
 
 @triton.jit
@@ -113,7 +129,7 @@ def forward_kernel(
     u = tl.program_id(0) * BLOCK_U + tl.arange(0, BLOCK_U)
     k = tl.arange(0, COLUMNS)[:, None] * LANES + tl.arange(0, LANES)[None, :]
     mask_u, mask_k = u < H, k < H
-    w_r, w_z, w_n = _load_weights(weight, u, k, mask_u, mask_k, H)
+    w_r, w_z, w_n = _load_weights(weight, H, BLOCK_U, COLUMNS, LANES)
     b_r = tl.load(bias + u, mask=mask_u, other=0.0)
     b_z = tl.load(bias + H + u, mask=mask_u, other=0.0)
     b_n = tl.load(bias + 2 * H + u, mask=mask_u, other=0.0)
@@ -227,7 +243,7 @@ def backward_kernel(
     u = tl.program_id(0) * BLOCK_U + tl.arange(0, BLOCK_U)
     k = tl.arange(0, COLUMNS)[:, None] * LANES + tl.arange(0, LANES)[None, :]
     mask_u, mask_k = u < H, k < H
-    w_r, w_z, w_n = _load_weights(weight, u, k, mask_u, mask_k, H)
+    w_r, w_z, w_n = _load_weights(weight, H, BLOCK_U, COLUMNS, LANES)
     step, row = begin, group
     s_r, s_z, s_n, z = _load_slopes(slopes, row, step, L, k, u, mask_k, mask_u, H)
     for _ in range((end - begin) * tl.cdiv(R - tl.program_id(1), groups)):

@@ -27,7 +27,7 @@ _BLANK = {
 _PATIENCE = 1 << 24
 # 8 units are the smallest write of whole sectors; of float32 weights 96 to a thread
 # leave room for all else in its 255 registers.
-_UNITS, _WEIGHTS, _MOST_WARPS, _LANES = (8, 16, 32), 96, 8, 128
+_UNITS, _WEIGHTS, _MOST_WARPS = (8, 16, 32), 96, 8
 _SLOPES_BLOCK = 256
 
 
@@ -256,8 +256,7 @@ _forward.register_autograd(_gradients, setup_context=_setup_context)
 def _run(kernel, *arguments, like: Tensor, steps: int):
     """Runs a recurrence for rows and units like ``like [R, L, H]``."""
     R, L, H = like.shape
-    plan, width = _plan(like, H), _width(H)
-    lanes = min(width, _LANES)
+    plan, (columns, lanes) = _plan(like, H), _layout(H)
     with torch.cuda.device_of(like):
         for begin, end in _launches(steps):
             kernel[plan.programs, plan.groups](
@@ -265,7 +264,7 @@ def _run(kernel, *arguments, like: Tensor, steps: int):
                 H=H,
                 BLANK=_BLANK[like.dtype][1],
                 BLOCK_U=plan.units,
-                COLUMNS=width // lanes,
+                COLUMNS=columns,
                 LANES=lanes,
                 num_warps=plan.warps,
                 **_MEETING,
@@ -310,3 +309,9 @@ def _blanked(tensor: Tensor) -> Tensor:
 
 def _width(units: int) -> int:
     return max(next_power_of_2(units), 32)
+
+
+def _layout(units: int) -> tuple[int, int]:
+    """Columns of numbers, and how many a warp reads at once: up to four to a lane."""
+    lanes = min(_width(units), 32 * math.gcd(units, 4))
+    return _width(units) // lanes, lanes
