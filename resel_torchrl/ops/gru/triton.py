@@ -103,13 +103,13 @@ def gru_scan_triton(
     that is too wide for the registers (``H`` above 1024 on an H100, 864 on an A100)
     goes through :func:`~resel_torchrl.ops.gru.gru_scan_plain`.
 
-    With gradients nothing is kept but inputs and outputs. The backward pass recomputes
-    the gates by one matrix product, ahead of its own recurrence, and takes
-    ``8 · R · L · H`` numbers of memory while it runs; the weights get their gradient
-    from one product after it. These products follow PyTorch's own setting of their
-    precision; the recurrences are in full precision always. Sums have a fixed order:
-    gradients repeat bit for bit. The host never waits. The backward pass cannot be
-    differentiated again.
+    With gradients nothing is kept but inputs and outputs, ``4 · R · L · H`` numbers. The
+    backward pass recomputes the gates by one matrix product, ahead of its own
+    recurrence, and takes ``9 · R · L · H`` numbers of memory while it runs; the weights
+    get their gradient from one product after it. These products follow PyTorch's own
+    setting of their precision; the recurrences are in full precision always. Sums have
+    a fixed order: gradients repeat bit for bit. The host never waits. The backward pass
+    cannot be differentiated again.
 
     Should a multiprocessor wait for another in vain, which no input can bring about, it
     goes on with NaN after some seconds, and outputs or gradients show it.

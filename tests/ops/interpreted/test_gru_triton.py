@@ -1,10 +1,13 @@
 """The fused GRU against its specification, under Triton's interpreter.
 
-There programs run one after the other, so each step is a launch of its own. What is
-left to a GPU is that programs of one launch meet.
+There programs run one after the other, so each step is a launch of its own. That the
+programs of one launch meet is tested with a process for each of them.
 """
 
 import importlib
+import itertools
+import multiprocessing
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -26,6 +29,44 @@ def in_one_launch(monkeypatch):
     """All steps in one launch, as on a GPU, and a tenth try is the last."""
     monkeypatch.setattr(GRU, "_launches", lambda steps: [(0, steps)])
     monkeypatch.setattr(GRU, "_PATIENCE", 10)
+
+
+class AtOnce:
+    """A kernel whose programs run at the same time, in processes that share memory."""
+
+    def __init__(self, kernel):
+        self.kernel = kernel
+
+    def __getitem__(self, grid):
+        return lambda *arguments, **sizes: self.launch(grid, arguments, sizes)
+
+    def launch(self, grid, arguments, sizes):
+        shared = [
+            a.clone().share_memory_() if isinstance(a, torch.Tensor) else a
+            for a in arguments
+        ]
+        fork = multiprocessing.get_context("fork")
+        programs = [
+            fork.Process(target=self.run, args=(grid, place, shared, sizes))
+            for place in itertools.product(*map(range, grid))
+        ]
+        for program in programs:
+            program.start()
+        for program in programs:
+            program.join(60)
+            program.kill()
+        assert [program.exitcode for program in programs] == [0] * len(programs)
+        for mine, theirs in zip(arguments, shared, strict=True):
+            if isinstance(mine, torch.Tensor):
+                mine.copy_(theirs)
+
+    def run(self, grid, place, arguments, sizes):
+        interpreter = importlib.import_module("triton.runtime.interpreter")
+        builder = interpreter.interpreter_builder
+        set_size, set_place = builder.set_grid_dim, builder.set_grid_idx
+        builder.set_grid_dim = lambda *_: set_size(*grid, 1)
+        builder.set_grid_idx = lambda *_: set_place(*place, 0)
+        self.kernel[(1, 1)](*arguments, **sizes)
 
 
 def check(inputs, is_init, dtype=torch.float64):
@@ -194,6 +235,23 @@ def test_one_unused_output_is_no_hindrance(index):
         return torch.autograd.grad(loss, list(inputs.values()))
 
     torch.testing.assert_close(gradients(scan), gradients(naive_gru))
+
+
+@pytest.mark.parametrize(
+    ("R", "H", "processors"), [(1, 20, 132), (2, 9, 132), (3, 9, 2)]
+)
+def test_programs_of_one_launch_meet(R, H, processors, monkeypatch):
+    """Three to a row; two groups of two; and three rows that take turns."""
+    kernels = GRU.import_kernels(GRU._KERNELS)
+    at_once = SimpleNamespace(
+        forward_kernel=AtOnce(kernels.forward_kernel),
+        backward_kernel=AtOnce(kernels.backward_kernel),
+        slopes_kernel=kernels.slopes_kernel,
+    )
+    monkeypatch.setattr(GRU, "import_kernels", lambda name: at_once)
+    monkeypatch.setattr(GRU, "_launches", lambda steps: [(0, steps)])
+    monkeypatch.setattr(GRU, "processors", lambda x: processors)
+    check(gru_inputs(R, 8, H), flags(R, 8, 0.1))
 
 
 def test_a_program_that_waits_in_vain_goes_on_with_nan(in_one_launch):
