@@ -6,7 +6,7 @@ them made of the step before: ``[H]`` numbers a row, exchanged through memory. T
 memory is full of ``BLANK``, a signalling NaN, which no arithmetic gives. A number has
 arrived when it is not blank any more, so each is its own flag: one store of 32 or 64
 bits is never seen in halves, every step has a place of its own that is written once,
-and no order between two numbers matters. Nothing needs a fence or a barrier.
+and no order between two numbers matters. Programs need no fence and no barrier.
 
 Programs that wait for each other must all be running. The host launches no more of them
 than there are multiprocessors, all at once; a program that reads ``patience`` times in
@@ -80,8 +80,8 @@ def _load_weights(
 ):
     """The weights ``[COLUMNS, BLOCK_U, LANES]`` of r, z and n, zero outside.
 
-    Read as ``[COLUMNS · BLOCK_U, LANES]``, since Triton shares out the first of two
-    dimensions over the warps in whole rows: all columns of a unit fall to one warp.
+    Read as ``[COLUMNS · BLOCK_U, LANES]``, whose rows Triton deals out to the warps one
+    by one: all columns of a unit fall to one warp, as units come by eights.
     """
     place = tl.arange(0, COLUMNS * BLOCK_U)[:, None]
     u = tl.program_id(0) * BLOCK_U + place % BLOCK_U

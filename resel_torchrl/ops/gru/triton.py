@@ -23,12 +23,15 @@ _BLANK = {
     torch.float32: (torch.int32, 0x7FA5A5A5),
     torch.float64: (torch.int64, 0x7FF5A5A5A5A5A5A5),
 }
-# Reads in vain of one step's numbers, a quarter of a microsecond each or more.
+# Reads in vain of one step's numbers, of a quarter of a microsecond or more: seconds.
 _PATIENCE = 1 << 24
-# 8 units are the smallest write of whole sectors; of float32 weights 96 to a thread
-# leave room for all else in its 255 registers.
+# 8 units fill a sector of memory when they are written; 96 weights to a thread leave it
+# registers for all else.
 _UNITS, _WEIGHTS, _MOST_WARPS = (8, 16, 32), 96, 8
 _SLOPES_BLOCK = 256
+# Programs that wait for each other. The interpreter runs one after the other, and does
+# not know the option.
+_MEETING = {} if _interpreted() else {"launch_cooperative_grid": True}
 
 
 class LaunchPlan(NamedTuple):
@@ -103,7 +106,7 @@ def gru_scan_triton(
     that is too wide for the registers (``H`` above 1024 on an H100, 864 on an A100)
     goes through :func:`~resel_torchrl.ops.gru.gru_scan_plain`.
 
-    With gradients nothing is kept but inputs and outputs, ``4 · R · L · H`` numbers. The
+    With gradients only inputs and outputs are kept: ``4 · R · L · H`` numbers. The
     backward pass recomputes the gates by one matrix product, ahead of its own
     recurrence, and takes ``9 · R · L · H`` numbers of memory while it runs; the weights
     get their gradient from one product after it. These products follow PyTorch's own
@@ -270,10 +273,6 @@ def _run(kernel, *arguments, like: Tensor, steps: int):
                 **_MEETING,
                 **OPTIONS,
             )
-
-
-# The interpreter runs one program after the other, and has no word for this.
-_MEETING = {} if _interpreted() else {"launch_cooperative_grid": True}
 
 
 def _launches(steps: int) -> list[tuple[int, int]]:
