@@ -53,10 +53,11 @@ def test_a_backend_whose_package_is_absent_is_told_before_there_is_a_run(monkeyp
         compose(["core=gru", "agent.core_kwargs.backend=cpu"])
 
 
-def test_a_backend_for_another_device_is_told_before_there_is_a_run(tmp_path):
+@pytest.mark.parametrize("core", ["gru", "mamba"])
+def test_a_backend_for_another_device_is_told_before_there_is_a_run(core, tmp_path):
     pytest.importorskip("triton")
     folder = tmp_path / "run"
-    options = ["task=pendulum_v", "core=mamba", f"run_dir={folder}"]
+    options = ["task=pendulum_v", f"core={core}", f"run_dir={folder}"]
     message = r"backend: expected one for device=cpu, got triton, which runs on cuda"
     with pytest.raises(ConfigError, match=message):
         open_run(compose([*options, "agent.core_kwargs.backend=triton"]))

@@ -8,9 +8,12 @@ import torch
 from tests.ops.cases import flags
 from tests.ops.triton_cases import (
     CONV,
+    GRU,
     SCAN,
     conv_inputs,
+    gru_inputs,
     naive_conv,
+    naive_gru,
     naive_scan,
     scan_inputs,
     with_gradients,
@@ -57,6 +60,86 @@ def test_convolution_matches_specification(silu):
     check(CONV.causal_conv_triton, naive_conv, inputs, is_init, silu=silu)
 
 
+@pytest.mark.parametrize(
+    ("R", "L", "H"),
+    [
+        *((2, 1010, 256), (1, 1010, 256), (16, 300, 256), (64, 60, 256)),
+        *((2, 300, 64), (300, 20, 64), (16, 100, 128), (3, 1, 256), (2, 50, 3)),
+        *((2, 100, 500), (9, 100, 499), (1, 50, 1024), (1, 20, 1100)),
+    ],
+)
+@pytest.mark.parametrize("time_major", [False, True])
+def test_gru_matches_specification(R, L, H, time_major):
+    """The last width does not fit in registers and goes through plain PyTorch."""
+
+    def scan(gates, **others):
+        if time_major:
+            gates = gates.transpose(0, 1).contiguous().transpose(0, 1)
+        return GRU.gru_scan_triton(gates, **others)
+
+    check(scan, naive_gru, gru_inputs(R, L, H), flags(R, L, 0.01))
+
+
+def test_gru_in_double_precision():
+    inputs, is_init = on_gpu(gru_inputs(3, 50, 100), torch.float64), flags(3, 50).cuda()
+    torch.testing.assert_close(
+        with_gradients(GRU.gru_scan_triton, inputs, is_init),
+        with_gradients(naive_gru, inputs, is_init),
+    )
+
+
+@pytest.mark.parametrize("rows", [2, 64])
+def test_the_gru_repeats_bit_for_bit(rows):
+    """Whichever program is first; and two at once do not wait for each other."""
+    inputs, is_init = on_gpu(gru_inputs(rows, 200, 256)), flags(rows, 200, 0.01).cuda()
+    first = with_gradients(GRU.gru_scan_triton, inputs, is_init)
+    torch.cuda.synchronize()
+    results = []
+    for stream in [torch.cuda.Stream(), torch.cuda.Stream()] * 5:
+        with torch.cuda.stream(stream):
+            results.append(with_gradients(GRU.gru_scan_triton, inputs, is_init))
+    torch.cuda.synchronize()
+    for again in results:
+        assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_a_missing_program_of_the_gru_shows_as_nan_and_not_as_a_hang(monkeypatch):
+    """The control: with all of them there nobody waits for so long."""
+    plan = GRU.launch_plan
+    monkeypatch.setattr(GRU, "_PATIENCE", 10_000)
+    inputs, is_init = on_gpu(gru_inputs(2, 50, 256)), flags(2, 50, 0).cuda()
+    y, _ = GRU.gru_scan_triton(**inputs, is_init=is_init)
+    assert y.isfinite().all()
+
+    def one_less(*sizes):
+        return plan(*sizes)._replace(programs=plan(*sizes).programs - 1)
+
+    monkeypatch.setattr(GRU, "launch_plan", one_less)
+    y, last = GRU.gru_scan_triton(**inputs, is_init=is_init)
+    assert y[:, 1:].isnan().all() and last.isnan().all()
+
+
+def test_a_step_of_training_with_the_gru_can_be_captured_in_a_graph():
+    inputs, is_init = on_gpu(gru_inputs(2, 64, 256)), flags(2, 64, 0.05).cuda()
+
+    def run():
+        y, last = GRU.gru_scan_triton(**inputs, is_init=is_init)
+        loss = y.square().sum() + last.sum()
+        return y.detach(), *torch.autograd.grad(loss, list(inputs.values()))
+
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        wanted = run()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = run()
+    for _ in range(2):  # the second finds the outputs of the first in its memory
+        graph.replay()
+        torch.testing.assert_close(captured, wanted)
+
+
 def test_two_runs_are_equal_bit_for_bit():
     inputs, is_init = scan_at(2, 1010)
     first, second = (
@@ -73,8 +156,11 @@ def test_the_host_never_waits():
     inputs, is_init = scan_at(2, 1010)
     inputs, is_init = on_gpu(inputs), is_init.cuda()
     taps = on_gpu(conv_inputs(2, 1010, 512, 8))
+    units = on_gpu(gru_inputs(2, 1010, 256))
 
     def run():
+        y, _ = GRU.gru_scan_triton(**units, is_init=is_init)
+        y.sum().backward()
         y, _ = SCAN.selective_scan_triton(**inputs, is_init=is_init, dt_softplus=True)
         y.sum().backward()
         y, _ = CONV.causal_conv_triton(**taps, is_init=is_init, silu=True)

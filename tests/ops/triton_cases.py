@@ -5,12 +5,14 @@ import importlib
 import torch
 from torch import Tensor
 
-from resel_torchrl.ops import causal_conv_naive
+from resel_torchrl.ops import causal_conv_naive, gru_scan_naive
 from resel_torchrl.ops.selective_scan import selective_scan_naive
 
 # The package's function hides the package of the same name.
 SCAN = importlib.import_module("resel_torchrl.ops.selective_scan.triton")
 CONV = importlib.import_module("resel_torchrl.ops.causal_conv.triton")
+GRU = importlib.import_module("resel_torchrl.ops.gru.triton")
+naive_gru = gru_scan_naive
 
 
 def naive_scan(x, dt, A, B, C, D, is_init, state, z=None, dt_softplus=False):
@@ -60,6 +62,22 @@ def conv_inputs(R: int, L: int, D: int, K: int, dtype=torch.float64):
         .to(dtype)
         .requires_grad_()
         for name, shape in shapes.items()
+    }
+
+
+def gru_inputs(R: int, L: int, H: int, dtype=torch.float64):
+    """Leaves that require gradients, by the name of the argument."""
+    draw = torch.Generator().manual_seed(0)
+    shapes = {"gates": (R, L, 3 * H), "weight_hh": (3 * H, H), "bias_hh": (3 * H,)}
+    scales = {"weight_hh": H**-0.5}
+    return {
+        name: (
+            torch.randn(shape, generator=draw, dtype=torch.float64)
+            * scales.get(name, 1)
+        )
+        .to(dtype)
+        .requires_grad_()
+        for name, shape in (shapes | {"state": (R, H)}).items()
     }
 
 

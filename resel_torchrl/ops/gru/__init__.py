@@ -19,6 +19,9 @@ BACKENDS = {
     "naive": Backend(f"{__name__}.naive", "gru_scan_naive"),
     "torch": Backend(f"{__name__}.plain", "gru_scan_plain"),
     "cpu": Backend(f"{__name__}.cpu", "gru_scan_cpu", "numba", "cpu", "cpu"),
+    "triton": Backend(
+        f"{__name__}.triton", "gru_scan_triton", "triton", "cuda", "cuda"
+    ),
 }
 """Implementations of the recurrence, by name. ``"auto"`` picks one of them."""
 
