@@ -57,6 +57,8 @@ class Backend:
         fused: whether it does what stands around the operation too.
         blank_rows: blank rows that it needs before each start inside of a row.
         pip_options: what that command needs besides, with a space before it.
+        loops: whether it is a loop over time in Python, which `torch.compile` would
+            write out step by step; it is left out of compiled graphs.
     """
 
     module: str
@@ -67,6 +69,7 @@ class Backend:
     fused: bool = False
     blank_rows: int = 0
     pip_options: str = ""
+    loops: bool = False
 
     def __post_init__(self) -> None:
         _DECLARED.append(self)
@@ -89,7 +92,8 @@ def load(backend: Backend) -> Callable:
     """The function itself."""
     key = backend.module, backend.function
     if key not in _LOADED:
-        _LOADED[key] = getattr(importlib.import_module(key[0]), key[1])
+        function = getattr(importlib.import_module(key[0]), key[1])
+        _LOADED[key] = torch.compiler.disable(function) if backend.loops else function
     return _LOADED[key]
 
 

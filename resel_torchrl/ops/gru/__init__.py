@@ -16,8 +16,8 @@ __all__ = [
 ]
 
 BACKENDS = {
-    "naive": Backend(f"{__name__}.naive", "gru_scan_naive"),
-    "torch": Backend(f"{__name__}.plain", "gru_scan_plain"),
+    "naive": Backend(f"{__name__}.naive", "gru_scan_naive", loops=True),
+    "torch": Backend(f"{__name__}.plain", "gru_scan_plain", loops=True),
     "cpu": Backend(f"{__name__}.cpu", "gru_scan_cpu", "numba", "cpu", "cpu"),
     "triton": Backend(
         f"{__name__}.triton", "gru_scan_triton", "triton", "cuda", "cuda"

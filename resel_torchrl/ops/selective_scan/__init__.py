@@ -26,8 +26,8 @@ __all__ = [
 ]
 
 BACKENDS = {
-    "naive": Backend(f"{__name__}.naive", "selective_scan_naive"),
-    "torch": Backend(f"{__name__}.chunked", "selective_scan_chunked"),
+    "naive": Backend(f"{__name__}.naive", "selective_scan_naive", loops=True),
+    "torch": Backend(f"{__name__}.chunked", "selective_scan_chunked", loops=True),
     "cpu": Backend(f"{__name__}.cpu", "selective_scan_cpu", "numba", "cpu", "cpu"),
     "triton": Backend(
         f"{__name__}.triton", "selective_scan_triton", "triton", "cuda", "cuda", True
