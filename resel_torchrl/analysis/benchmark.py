@@ -33,6 +33,7 @@ from resel_torchrl.config import Config
 from resel_torchrl.replay import EpisodeSampler, pack_episodes, row_layout
 from resel_torchrl.training import (
     Learner,
+    compiler_problem,
     keep_freed_memory,
     matmul_precision,
     untouched_generators,
@@ -130,10 +131,12 @@ def time_update(
     Returns:
         A row of updates per second, one of what its matrix products alone would allow,
         and one of peak memory in MiB: over the idle process on a CPU, allocated on a
-        GPU, with CUDA graphs reserved.
+        GPU, with CUDA graphs reserved. Of compiled updates on a CPU there is none: the
+        compiler's own memory would be in it.
 
     Raises:
-        ValueError: If a number is too small or the task has discrete actions.
+        ValueError: If a number is too small, the task has discrete actions, or
+            ``train.compile`` lacks its compiler.
 
     >>> from resel_torchrl.config import compose
     >>> config = compose(["task=pendulum_v", "core=gru", "agent.hidden_size=8"])
@@ -144,6 +147,13 @@ def time_update(
     at_least_one(repetitions=repetitions)
     if memory_runs < 0:
         raise ValueError(f"memory_runs: expected 0 or more, got {memory_runs}.")
+    if config.train.compile:
+        lacking = compiler_problem(torch.device(config.device))
+        if lacking is not None:
+            raise ValueError(
+                "train.compile: expected what torch.compile needs, got an installation "
+                f"without {lacking}, or write train.compile=false."
+            )
     delay = config.train.policy_delay
     precision = matmul_precision(config.train.matmul_precision)
     keep_freed_memory()  # as a training run does
@@ -189,7 +199,8 @@ def time_update(
             unit="updates/s",
         ),
     ]
-    if memory_runs:
+    compiler_counts = settings.compile and torch.device(config.device).type == "cpu"
+    if memory_runs and not compiler_counts:
         peaks = [update_memory(config) for _ in range(memory_runs)]
         rows.append(row(peaks, quantity="peak memory over idle", unit="MiB"))
     return rows

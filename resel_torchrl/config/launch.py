@@ -115,7 +115,8 @@ def make_training(config: Config, run: RunDirectory) -> Training:
     """Puts a run together; it begins where its newest checkpoint left it.
 
     What a resumed run was given (`steps`, `eval`, `log`) is stored in its directory, so
-    the next resume goes on with it.
+    the next resume goes on with it. PyTorch's threads and precision are set for the
+    whole process, which also keeps the memory that it frees.
 
     Args:
         config: The configuration of the run.

@@ -170,6 +170,7 @@ def make_learner(
         tau=settings.tau,
         policy_delay=settings.policy_delay,
         reward_scale=settings.reward_scale,
+        reuse_policy_context=settings.reuse_policy_context,
         compile=settings.compile,
         make_recorder=functools.partial(CudaRecorder, torch.device(config.device))
         if settings.cudagraph

@@ -191,6 +191,7 @@ class TrainConfig:
     policy_sync: PositiveInt
     collection: Literal["sync", "process"]
     collect_ahead: PositiveInt
+    reuse_policy_context: bool
     compile: bool
     cudagraph: bool
     matmul_precision: Literal["highest", "high", "medium"]

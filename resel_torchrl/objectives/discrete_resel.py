@@ -278,26 +278,7 @@ class DiscreteRESeLLoss(LossModule):
         return bounded_target(self, bootstrap, batch, decay=1.0)
 
     def policy_context(self, tensordict: TensorDictBase) -> Tensor:
-        """The policy's contexts, for both terms of one update: one encoder pass.
-
-        The policy has the same parameters in both, if the critic's step is all that is
-        made in between::
-
-            context = loss.policy_context(batch)
-            critic = loss.critic_loss(batch, context.detach())
-            ...  # step the critic
-            policy = loss.policy_loss(batch, context)
-
-        Args:
-            tensordict: packed batch ``[R, L]``; it is not changed.
-
-        Returns:
-            ``[R, L, C]``, with gradient. What it was made of is kept until then.
-
-        Raises:
-            ValueError: a flat batch, or an entry of the wrong shape or dtype.
-            KeyError: an entry is missing.
-        """
+        """See :meth:`RESeLLoss.policy_context`."""
         return self._networks.context("actor_encoder", self._read(tensordict).rows)
 
     def critic_loss(
@@ -307,8 +288,8 @@ class DiscreteRESeLLoss(LossModule):
 
         Args:
             tensordict: packed batch ``[R, L]``; it is not changed.
-            policy_context: what :meth:`policy_context` made of the batch, which spares
-                a pass.
+            policy_context: what :meth:`policy_context` made of the batch; None makes
+                it here.
 
         Returns:
             ``loss_qvalue`` and, without gradient, the scalars ``target_value``,
@@ -336,8 +317,8 @@ class DiscreteRESeLLoss(LossModule):
 
         Args:
             tensordict: packed batch ``[R, L]``; it is not changed.
-            policy_context: what :meth:`policy_context` made of the batch, which spares
-                a pass.
+            policy_context: what :meth:`policy_context` made of the batch; None makes
+                it here.
 
         Returns:
             ``loss_actor``, ``loss_alpha`` (without gradient where the temperature is

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
@@ -131,13 +132,25 @@ class EpisodeNetworks:
     ) -> tuple[Tensor, Tensor]:
         """Contexts of the transitions and of their successors.
 
-        From one encoder pass, unless those of all rows are ``known``.
+        From one encoder pass, unless those of all rows are ``known``: then they must be
+        what :meth:`context` made of these rows, with its gradient where one is wanted.
         """
-
-        def encode_rows(rows: TensorDictBase) -> Tensor:
-            return self.context(name, rows, params) if known is None else known
-
-        return functional.unroll(encode_rows, rows)
+        if known is None:
+            return functional.unroll(lambda r: self.context(name, r, params), rows)
+        if known.shape[:-1] != rows.shape:
+            raise ValueError(
+                f"Expected a policy_context [R, L, C] with [R, L] = {list(rows.shape)},"
+                f" got {list(known.shape)}. Pass what loss.policy_context made of this "
+                "batch."
+            )
+        trained = any(p.requires_grad for p in self.modules[name].parameters())
+        if torch.is_grad_enabled() and trained and not known.requires_grad:
+            raise ValueError(
+                "Expected a policy_context with gradient, which the policy's encoder "
+                "learns from, got one without. Pass what loss.policy_context returned, "
+                "not detached."
+            )
+        return functional.unroll(lambda _: known, rows)
 
     def actor_inputs(self, rows: TensorDict, context: Tensor) -> TensorDict:
         """The rows with the actor's context among them."""

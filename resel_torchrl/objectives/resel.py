@@ -47,13 +47,15 @@ class RESeLLoss(SACLoss):
     :mod:`resel_torchrl.objectives.functional`. The critic term makes three passes over
     the sequences (actor encoder and target critic encoder without gradient, critic
     encoder with), the policy term two (actor encoder with gradient, critic encoder
-    without). The networks never see padding, whatever it holds.
+    without); where an update has both, one pass of the actor encoder can serve both.
+    The networks never see padding, whatever it holds.
 
     One update, as the recipes do it::
 
-        loss.critic_loss(batch)["loss_qvalue"].backward()  # then step the critic
+        context = loss.policy_context(batch)  # only where the policy has its turn
+        loss.critic_loss(batch, context)["loss_qvalue"].backward()  # step the critic
         target_updater.step()  # SoftUpdate(loss, tau=0.005)
-        policy = loss.policy_loss(batch)  # every second update
+        policy = loss.policy_loss(batch, context)  # every second update
         (policy["loss_actor"] + policy["loss_alpha"]).backward()
 
     ``loss(batch)`` evaluates all terms on the same parameters. Every call that contains
@@ -346,19 +348,15 @@ class RESeLLoss(SACLoss):
     def policy_context(self, tensordict: TensorDictBase) -> Tensor:
         """The policy's contexts, for both terms of one update: one encoder pass.
 
-        The policy has the same parameters in both, if the critic's step is all that is
-        made in between::
-
-            context = loss.policy_context(batch)
-            critic = loss.critic_loss(batch, context.detach())
-            ...  # step the critic
-            policy = loss.policy_loss(batch, context)
+        The policy has the same parameters in both, if no step of its own lies between
+        them. It spares a pass and takes memory: what the context was made of is kept
+        until the policy term's backward pass.
 
         Args:
             tensordict: packed batch ``[R, L]``; it is not changed.
 
         Returns:
-            ``[R, L, C]``, with gradient. What it was made of is kept until then.
+            ``[R, L, C]``, with gradient.
 
         Raises:
             ValueError: a flat batch, or an entry of the wrong shape or dtype.
@@ -373,8 +371,8 @@ class RESeLLoss(SACLoss):
 
         Args:
             tensordict: packed batch ``[R, L]``; it is not changed.
-            policy_context: what :meth:`policy_context` made of the batch, which spares
-                a pass.
+            policy_context: what :meth:`policy_context` made of the batch; None makes
+                it here.
 
         Returns:
             ``loss_qvalue`` and, without gradient, the scalars of
@@ -394,8 +392,8 @@ class RESeLLoss(SACLoss):
 
         Args:
             tensordict: packed batch ``[R, L]``; it is not changed.
-            policy_context: what :meth:`policy_context` made of the batch, which spares
-                a pass.
+            policy_context: what :meth:`policy_context` made of the batch; None makes
+                it here.
 
         Returns:
             ``loss_actor``, ``loss_alpha`` and, without gradient, the scalars ``alpha``

@@ -41,7 +41,6 @@ def _can_be_imported(package: str) -> bool:
 
 
 _LOADED: dict[tuple[str, str], Callable] = {}
-_DECLARED: list[Backend] = []
 
 
 @dataclass(frozen=True)
@@ -71,9 +70,6 @@ class Backend:
     pip_options: str = ""
     loops: bool = False
 
-    def __post_init__(self) -> None:
-        _DECLARED.append(self)
-
     def is_installed(self) -> bool:
         """Whether the package that it needs is there."""
         return self.package is None or is_usable(self.package)
@@ -97,13 +93,13 @@ def load(backend: Backend) -> Callable:
     return _LOADED[key]
 
 
-def load_all(device: str) -> None:
+def load_all(backends: Mapping[str, Backend], device: str) -> None:
     """Loads what may run on a type of device: `torch.compile` cannot trace an import.
 
     Examples:
-        >>> load_all("cpu")
+        >>> load_all({"sqrt": Backend("math", "sqrt")}, "cpu")
     """
-    for backend in _DECLARED:
+    for backend in backends.values():
         if backend.device in (None, device) and backend.is_installed():
             load(backend)
 

@@ -11,9 +11,13 @@ from typing import Any
 import torch
 from tensordict import TensorDict
 from torch import Tensor
+from torch._inductor import cpp_builder
 from torchrl._utils import logger as torchrl_logger
 
 from resel_torchrl.ops._backends import is_usable, load_all
+from resel_torchrl.ops.causal_conv import BACKENDS as CONVOLUTIONS
+from resel_torchrl.ops.gru import BACKENDS as GRUS
+from resel_torchrl.ops.selective_scan import BACKENDS as SCANS
 from resel_torchrl.training.cuda_graphs import layout
 
 __all__ = ["CompiledFunction", "compiler_problem"]
@@ -26,8 +30,8 @@ class CompiledFunction:
     """A function of batches, compiled once for each layout of them.
 
     What it computes is what the function does, to rounding, with eager PyTorch's random
-    numbers. Compiling takes half a minute or so for each layout; PyTorch keeps the
-    result on disk, from which a later process takes it in a few seconds.
+    numbers. Compiling a loss takes some ten seconds for each layout; PyTorch keeps the
+    result on disk, from which a later process takes it in a second or two.
 
     Args:
         function: Of a batch and further tensors.
@@ -57,10 +61,12 @@ class CompiledFunction:
             if (key := (layout(batch), len(others))) in self._layouts:
                 return self._compiled(batch, *others)
             self._layouts.add(key)
-            load_all(next(iter(batch.values(True, True))).device.type)
+            device = next(iter(batch.values(True, True))).device
+            for backends in (CONVOLUTIONS, GRUS, SCANS):
+                load_all(backends, device.type)
             torchrl_logger.info(
                 f"Compiling {self._name} for batches {list(batch.shape)}; the first "
-                "time this takes up to a minute."
+                "time this takes some ten seconds."
             )
             with warnings.catch_warnings():
                 # TensorDict asks for an option that PyTorch no longer has.
@@ -83,11 +89,8 @@ def compiler_problem(device: torch.device) -> str | None:
     """
     if device.type == "cuda" and not is_usable("triton"):
         return 'Triton; pip install "resel_torchrl[cuda]"'
-    # Imported here: it takes half a second that only those who compile should wait.
-    from torch._inductor.cpp_builder import get_cpp_compiler
-
     try:
-        get_cpp_compiler()
+        cpp_builder.get_cpp_compiler()
     except RuntimeError:
         return "a C++ compiler; install g++, or name one in the variable CXX"
     headers = Path(sysconfig.get_path("include")) / "Python.h"

@@ -50,9 +50,9 @@ def layout(batch: TensorDict) -> Hashable:
     >>> layout(TensorDict(reward=torch.zeros(1, 3), batch_size=[1, 3]))
     (('reward', torch.Size([1, 3]), torch.float32, torch.Size([1, 3])),)
     """
+    entries = sorted(batch.items(True, True), key=lambda entry: str(entry[0]))
     return tuple(
-        (key, value.shape, value.dtype, _stored(value).shape)
-        for key, value in batch.items(True, True)
+        (key, value.shape, value.dtype, _stored(value).shape) for key, value in entries
     )
 
 

@@ -28,6 +28,11 @@ from resel_torchrl.training.update_metrics import UpdateMetrics
 __all__ = ["Learner"]
 
 REWARD = ("next", "reward")
+# What each step moves.
+_GROUPS = {
+    "critic": ("critic", "context_encoder_critic"),
+    "actor": ("actor", "context_encoder_actor", "alpha"),
+}
 Step = Callable[[TensorDict], TensorDict]
 
 
@@ -38,8 +43,7 @@ class Learner:
     of the targets, and on updates 0, `policy_delay`, 2·`policy_delay`, ... one step of
     actor and, where there is one, temperature. The batch of the next update is drawn
     right after the current one is launched, on every device, so that a GPU computes
-    meanwhile. Where both terms are due and the loss has a `policy_context`, the policy
-    encodes the batch once for both.
+    meanwhile.
 
     Args:
         agent: The networks; they are the loss's own.
@@ -54,12 +58,15 @@ class Learner:
         tau: Share of the critic that moves into its target per update.
         policy_delay: Critic updates per actor update.
         reward_scale: Factor of the rewards in the losses.
+        reuse_policy_context: Where both terms are due, let the policy encode the batch
+            once for them, at the cost of memory. TD3's target has a policy of its own,
+            and nothing to reuse.
         compile: Whether the losses go through `torch.compile`, see
             :class:`CompiledFunction`.
         make_recorder: None launches one operation after the other. What makes a
-            recorder, such as a :class:`CudaRecorder`, has the critic's and the policy's
-            step taken down for each layout of a batch and then replayed, all but those
-            that are measured for the log.
+            recorder, such as a :class:`CudaRecorder`, has the steps of an update taken
+            down for each layout of a batch and then replayed, all but those that are
+            measured for the log.
 
     Raises:
         ValueError: From a learning rate that is not above 0.
@@ -101,6 +108,7 @@ class Learner:
         tau: float = 0.005,
         policy_delay: int = 2,
         reward_scale: float = 1.0,
+        reuse_policy_context: bool = True,
         compile: bool = False,
         make_recorder: Callable[[], Recorder] | None = None,
     ) -> None:
@@ -113,13 +121,12 @@ class Learner:
         self.reward_scale = reward_scale
         self.updates = 0
         terms = [loss.critic_loss, loss.policy_loss]
-        #: None where target and policy term use different policies, as TD3's.
-        self._policy_context = getattr(loss, "policy_context", None)
+        if reuse_policy_context and hasattr(loss, "policy_context"):
+            terms.append(loss.policy_context)
         if compile:
             terms = [CompiledFunction(term) for term in terms]
-            if self._policy_context is not None:
-                self._policy_context = CompiledFunction(self._policy_context)
-        self._critic_terms, self._policy_terms = terms
+        self._critic_terms, self._policy_terms, *rest = terms
+        self._policy_context = rest[0] if rest else None
         self.groups = parameter_groups(
             loss,
             lr_context_encoder=lr_context_encoder,
@@ -230,6 +237,11 @@ class Learner:
 
     def _step(self, batch: TensorDict, role: str, encoder: nn.Module) -> None:
         """The optimizer's step, measured once per row of the log."""
+        for group in self.groups:
+            if group["name"] not in _GROUPS[role]:
+                # A compiled backward pass may give zeros where there is no gradient.
+                for parameter in group["params"]:
+                    parameter.grad = None
         if self._can_look:
             check_gradients(self.groups, self.updates)
         if self._row.due(role):

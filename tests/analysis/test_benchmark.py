@@ -184,6 +184,22 @@ def test_memory_row(monkeypatch):
     assert (row.median, row.repetitions) == (4.0, 3)
 
 
+def test_compiled_updates_are_named_and_have_no_row_of_memory(monkeypatch):
+    """The compiler's memory would be in it."""
+    update = sys.modules["resel_torchrl.training.update"]
+    monkeypatch.setattr(update, "CompiledFunction", lambda function: function)
+    monkeypatch.setattr(benchmark, "compiler_problem", lambda device: None)
+    rows = time_update(small("train.compile=true"), repetitions=1, memory_runs=3)
+    assert [row.unit for row in rows] == ["updates/s"] * 2
+    assert all(row.case.endswith(", compiled") for row in rows)
+
+
+def test_without_a_compiler_nothing_is_measured(monkeypatch):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    with pytest.raises(ValueError, match=r"without a C\+\+ compiler; install g\+\+"):
+        time_update(small("train.compile=true"), repetitions=1, memory_runs=0)
+
+
 def test_units_of_maxrss():
     assert memory._mebibytes(3 * 2**10, "linux") == 3
     assert memory._mebibytes(3 * 2**20, "darwin") == 3

@@ -183,6 +183,18 @@ def test_policy_encodes_once_for_both_terms(batch, algorithm):
     assert other["loss_actor"] != once["loss_actor"]
 
 
+@pytest.mark.parametrize("algorithm", ["resel", "discrete_resel"])
+def test_a_context_that_does_not_fit_is_refused(batch, algorithm):
+    loss = make_loss(algorithm=algorithm)
+    context = loss.policy_context(batch)
+    loss.critic_loss(batch, context.detach())  # which needs no gradient of it
+    with pytest.raises(ValueError, match="Expected a policy_context with gradient"):
+        loss.policy_loss(batch, context.detach())
+    for term in (loss.critic_loss, loss.policy_loss):
+        with pytest.raises(ValueError, match=r"Expected a policy_context \[R, L, C\]"):
+            term(batch, context[:, :-1])
+
+
 class NoHostReads(TorchDispatchMode):
     """Raise where a value is read on the host or a shape depends on values."""
 

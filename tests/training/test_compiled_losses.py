@@ -1,6 +1,7 @@
 """Losses under torch.compile: the updates are those made without."""
 
 import copy
+import functools
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ from tensordict import TensorDict
 from resel_torchrl.analysis.synthetic import synthetic_learner
 from resel_torchrl.config import ConfigError, compose
 from resel_torchrl.objectives import terms
+from resel_torchrl.ops import _backends
 from resel_torchrl.training import CompiledFunction, compiler_problem
 from tests.training.runs import leaves, resume, rows, start
 
@@ -36,7 +38,6 @@ CORES = {
 # A loop over time that looks at the flags breaks their graph: slower, and as right.
 BROKEN = {"lstm": ["core=lstm"], "lru": ["core=lru"], "min_gru": ["core=min_gru"]}
 BROKEN |= {"torch": ["core=gru", "agent.core_kwargs.backend=torch"]}
-TERMS = "critic_loss", "policy_loss"
 
 needs_compiler = pytest.mark.skipif(
     compiler_problem(torch.device("cpu")) is not None,
@@ -51,8 +52,14 @@ def fresh_compiler():
     torch._dynamo.reset()
 
 
+def parts(learner):
+    """The functions that an update calls, as they are compiled."""
+    terms = learner._critic_terms, learner._policy_terms, learner._policy_context
+    return [term for term in terms if isinstance(term, CompiledFunction)]
+
+
 def some_updates(*overrides):
-    """State after six updates with two layouts, the temperature at its limit.
+    """State after four updates, the temperature at its limit.
 
     By plain gradient descent: Adam makes whole steps of gradients that are rounding.
     """
@@ -63,14 +70,14 @@ def some_updates(*overrides):
     if hasattr(learner.loss, "log_alpha"):
         learner.loss.log_alpha.data.fill_(2.0)  # beyond it; the limit is 1
     torch.manual_seed(1)
-    for number in range(6):
-        learner.batch_size = (400, 200)[number // 2 % 2]
+    for _ in range(4):
         learner.update()
+    if "train.compile=true" in overrides:
+        assert parts(learner) and all(part.n_layouts for part in parts(learner))
     return dict(leaves(learner.state_dict()))
 
 
 @needs_compiler
-@pytest.mark.filterwarnings("ignore:Got conflicting batch_sizes")
 @pytest.mark.parametrize(
     "options",
     [
@@ -93,14 +100,70 @@ def test_compiled_updates_are_those_made_without(options):
             )
 
 
-@pytest.mark.parametrize("options", CORES.values(), ids=CORES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(
+            options,
+            id=name,
+            marks=[] if name in ("mamba", "transformer", "td3") else pytest.mark.slow,
+        )
+        for name, options in CORES.items()
+    ],
+)
 def test_each_term_is_one_graph(options):
+    """Those with the policy's context in hand too, as in training."""
     learner, _ = synthetic_learner(compose([*SMALL, *options]))
     learner.update()
-    for name in TERMS:
-        term = getattr(learner.loss, name)
-        compiled = torch.compile(term, fullgraph=True, backend="eager", dynamic=False)
-        assert compiled(learner._batch).keys() == term(learner._batch).keys()
+    loss, batch = learner.loss, learner._batch
+
+    def in_one_graph(function, *arguments):
+        whole = {"fullgraph": True, "backend": "eager", "dynamic": False}
+        return torch.compile(function, **whole)(*arguments)
+
+    for term in (loss.critic_loss, loss.policy_loss):
+        assert in_one_graph(term, batch).keys() == term(batch).keys()
+    if learner._policy_context is not None:
+        context = in_one_graph(loss.policy_context, batch)
+        assert "loss_qvalue" in in_one_graph(loss.critic_loss, batch, context.detach())
+        assert "loss_actor" in in_one_graph(loss.policy_loss, batch, context)
+
+
+@needs_compiler
+def test_what_is_imported_when_first_used_breaks_no_graph(monkeypatch):
+    """The first call loads the kernels ahead; the control shows that it must."""
+    learner, _ = synthetic_learner(compose([*SMALL, "core=gru"]))
+    learner._draw()
+    batch = learner.pack(learner.replay_buffer.sample(learner.batch_size))
+    monkeypatch.setattr(_backends, "_LOADED", {})
+    whole = {"fullgraph": True, "backend": "eager", "dynamic": False}
+    with pytest.raises(Exception, match="import_module"):
+        torch.compile(learner.loss.policy_context, **whole)(batch)
+    monkeypatch.setattr(
+        "torch.compile",
+        functools.partial(lambda compile, f, **_: compile(f, **whole), torch.compile),
+    )
+    assert CompiledFunction(learner.loss.policy_context)(batch).requires_grad
+
+
+def test_a_loop_over_time_is_not_written_out():
+    def graphs_of(name):
+        graphs = []
+
+        def take(graph, _inputs):
+            graphs.append(len(graph.graph.nodes))
+            return graph.forward
+
+        options = [*SMALL, "core=gru", f"agent.core_kwargs.backend={name}"]
+        learner, _ = synthetic_learner(compose(options))
+        learner.update()
+        compiled = torch.compile(learner.loss.policy_context, backend=take)
+        compiled(learner._batch)
+        return graphs
+
+    kernel, loop = graphs_of("cpu"), graphs_of("torch")
+    assert len(kernel) == 1 < len(loop)
+    assert sum(loop) < 2 * sum(kernel)
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -149,9 +212,11 @@ def test_each_layout_is_compiled_however_many_there_are():
 def test_a_resumed_run_is_the_run_that_never_stopped(tmp_path):
     whole = start(tmp_path / "whole", *RUN)
     whole.run()
+    assert all(part.n_layouts == 1 for part in parts(whole.learner))
     start(tmp_path / "half", *RUN, "steps=700").run()
     rest = resume(tmp_path / "half", "steps=1200")
     rest.run()
+    assert all(part.n_layouts == 1 for part in parts(rest.learner))
     expected, got = (dict(leaves(x.learner.state_dict())) for x in (whole, rest))
     assert expected.keys() == got.keys()
     for name, value in expected.items():

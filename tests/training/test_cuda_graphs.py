@@ -12,7 +12,7 @@ from tensordict import TensorDict
 from resel_torchrl.analysis.synthetic import synthetic_learner
 from resel_torchrl.config import ConfigError, compose, parts
 from resel_torchrl.training import CudaRecorder, matmul_precision
-from resel_torchrl.training.cuda_graphs import GraphedFunction, StaticBatch
+from resel_torchrl.training.cuda_graphs import GraphedFunction, StaticBatch, layout
 from tests.training.runs import leaves, resume, rows, start
 from tests.training.tape import record
 
@@ -44,6 +44,16 @@ def test_a_static_batch_takes_values_over_and_keeps_its_memory():
         assert value is entries[key] and torch.equal(value, other[key])
     other["observation"].zero_()
     assert static.batch["observation"].abs().sum() > 0
+
+
+def test_the_order_of_entries_is_no_part_of_a_layout():
+    """A batch from a checkpoint has another one."""
+    batch = make_batch()
+    entries = reversed(list(batch.items()))
+    assert layout(TensorDict(dict(entries), batch_size=batch.batch_size)) == layout(
+        batch
+    )
+    assert layout(make_batch(length=4)) != layout(batch)
 
 
 def test_each_layout_is_recorded_once_after_its_warm_up():

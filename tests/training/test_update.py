@@ -259,8 +259,7 @@ def test_one_pass_of_the_policy_for_both_terms_changes_no_update(tmp_path, optio
     """To the bit; TD3's target has a policy of its own and nothing to spare."""
     once = start(tmp_path / "once", *options)
     once.run()
-    twice = start(tmp_path / "twice", *options)
-    twice.learner._policy_context = None
+    twice = start(tmp_path / "twice", *options, "train.reuse_policy_context=false")
     twice.run()
     assert once.learner.updates == twice.learner.updates > 20
     expected, got = (dict(leaves(x.learner.state_dict())) for x in (twice, once))
@@ -268,5 +267,28 @@ def test_one_pass_of_the_policy_for_both_terms_changes_no_update(tmp_path, optio
     for name, value in expected.items():
         same = torch.equal(value, got[name]) if torch.is_tensor(value) else None
         assert same if same is not None else value == got[name], name
-    td3 = start(tmp_path / "td3", "agent.algorithm=td3_resel")
-    assert td3.learner._policy_context is None
+    td3 = start(tmp_path / "td3", "agent.algorithm=td3_resel").learner
+    contexts = [learner._policy_context for learner in (once.learner, twice.learner)]
+    assert contexts[0] is not None and contexts[1] is None is td3._policy_context
+
+
+def test_a_step_moves_its_own_side_whatever_the_backward_pass_leaves(tmp_path):
+    """AdamW makes a step of a gradient of zeros, which a compiler may leave."""
+    plain = start(tmp_path / "plain")
+    plain.run()
+    zeros = start(tmp_path / "zeros")
+    critic_terms = zeros.learner._critic_terms
+
+    def with_zeros(*arguments):
+        terms = critic_terms(*arguments)
+        others = [zeros.learner.loss.log_alpha, *zeros.learner.agent.actor.parameters()]
+        terms["loss_qvalue"] = terms["loss_qvalue"] + 0 * sum(p.sum() for p in others)
+        return terms
+
+    zeros.learner._critic_terms = with_zeros
+    zeros.run()
+    expected, got = (dict(leaves(x.learner.state_dict())) for x in (plain, zeros))
+    assert all(
+        torch.equal(value, got[name]) if torch.is_tensor(value) else value == got[name]
+        for name, value in expected.items()
+    )
