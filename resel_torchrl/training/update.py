@@ -10,7 +10,6 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 from torchrl.data import ReplayBuffer
-from torchrl.modules import set_recurrent_mode
 from torchrl.objectives import SoftUpdate
 
 from resel_torchrl.optim import parameter_groups
@@ -23,7 +22,11 @@ from resel_torchrl.training.finite import (
     check_tensors,
     check_terms,
 )
-from resel_torchrl.training.update_metrics import UpdateMetrics
+from resel_torchrl.training.update_metrics import (
+    UpdateMetrics,
+    contexts,
+    gradient_norms,
+)
 
 __all__ = ["Learner"]
 
@@ -251,25 +254,13 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
 
     def _measured_step(self, batch: TensorDict, role: str, encoder: nn.Module) -> None:
-        norms = {}
-        for group in self.groups:
-            gradients = [p.grad for p in group["params"] if p.grad is not None]
-            if gradients:
-                norm = torch.nn.utils.get_total_norm(gradients)
-                norms[f"grad_norm_{group['name']}"] = norm
-        before = self._contexts(batch, encoder)
+        norms = gradient_norms(self.groups)
+        before = contexts(batch, encoder)
         self.optimizer.step()
-        moved = (self._contexts(batch, encoder) - before).norm(dim=-1)
+        moved = (contexts(batch, encoder) - before).norm(dim=-1)
         learned = batch.get("learning_mask", batch.get("valid")).squeeze(-1)
         change = torch.where(learned, moved, 0.0).sum() / learned.sum()
         self._row.measured(role, **norms, **{f"context_{role}_change": change})
-
-    @staticmethod
-    @torch.no_grad()
-    def _contexts(batch: TensorDict, encoder: nn.Module) -> Tensor:
-        inputs = batch.select(*encoder.in_keys, strict=False)
-        with set_recurrent_mode(True):
-            return encoder(inputs).get(encoder.out_key).clone()
 
     def check(self) -> None:
         """Looks at the losses since the last row of the log, and at all that is kept.

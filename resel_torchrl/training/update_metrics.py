@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
+from torchrl.modules import set_recurrent_mode
 
-__all__ = ["UpdateMetrics"]
+__all__ = ["UpdateMetrics", "contexts", "gradient_norms"]
 
 
 class UpdateMetrics:
@@ -84,3 +87,37 @@ class UpdateMetrics:
         self._counts, self._due = dict(state["counts"]), dict(state["measure"])
         self.sums = {name: x.to(device) for name, x in state["sums"].items()}
         self._measured = {name: x.to(device) for name, x in state["measured"].items()}
+
+
+def gradient_norms(groups: Iterable[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """Euclidean norm of the gradient of each group that has one.
+
+    Args:
+        groups: With `params` and `name`, as of
+            :func:`~resel_torchrl.optim.parameter_groups`.
+
+    >>> weight = torch.zeros(2, requires_grad=True)
+    >>> (3 * weight[0] + 4 * weight[1]).backward()
+    >>> gradient_norms([{"params": [weight], "name": "actor"}])
+    {'grad_norm_actor': tensor(5.)}
+    """
+    norms = {}
+    for group in groups:
+        gradients = [p.grad for p in group["params"] if p.grad is not None]
+        if gradients:
+            norm = torch.nn.utils.get_total_norm(gradients)
+            norms[f"grad_norm_{group['name']}"] = norm
+    return norms
+
+
+@torch.no_grad()
+def contexts(batch: TensorDict, encoder: TensorDictModuleBase) -> Tensor:
+    """What an encoder makes of a packed batch now: ``[R, L, C]``, a copy.
+
+    Args:
+        batch: ``[R, L]``.
+        encoder: With an `out_key`.
+    """
+    inputs = batch.select(*encoder.in_keys, strict=False)
+    with set_recurrent_mode(True):
+        return encoder(inputs).get(encoder.out_key).clone()
