@@ -15,9 +15,9 @@ def make_decay(config: Config) -> LearningRateDecay | None:
     """How the learning rates fall, if they do.
 
     >>> from resel_torchrl.config import compose
-    >>> make_decay(compose(["task=pendulum_v"])) is None
+    >>> make_decay(compose(["task=hopper_v"])) is None
     True
-    >>> decay = make_decay(compose(["task=pendulum_v", "optim.decay_steps=[0,100]"]))
+    >>> decay = make_decay(compose(["task=hopper_v", "optim.decay_steps=[0,100]"]))
     >>> decay.share(75)
     0.25
     """
