@@ -2,6 +2,7 @@
 
     python recipes/benchmark.py replay
     python recipes/benchmark.py update core=gru task=hopper_v threads=2
+    python recipes/benchmark.py compare core=mamba with='train.compile=true'
     python recipes/benchmark.py acting core=mamba task=hopper_v
     python recipes/benchmark.py end_to_end core=gru task=pendulum_v
     python recipes/benchmark.py cores width=64 length=200 rows=4
@@ -12,10 +13,12 @@
 without packing, beside TorchRL's SliceSampler, and the memory of a full buffer.
 `update`: updates per second at the task's configured sizes, on random episodes of full
 length (two of 1,000 steps for the usual batch of 1,999), and the peak memory over the
-idle process. `acting`: milliseconds per step of the policy, of the environment, and of
-both with storing, on one thread. `end_to_end`: environment steps per second of whole
-runs that collect in turn with the updates and in a process beside them, and what share
-of the updates' own speed that is. Several cores: core=gru,mamba, the default.
+idle process. `compare`: updates as configured and with the values named after `with`,
+in turns, and their ratio. `acting`: milliseconds per step of the policy, of the
+environment, and of both with storing, on one thread. `end_to_end`: environment steps
+per second of whole runs that collect in turn with the updates and in a process beside
+them, and what share of the updates' own speed that is. Several cores: core=gru,mamba,
+the default.
 `cores`: parameters, state, time of forward and backward pass and of a step of each
 core by itself (all of them, or core=gru,lru), beside PyTorch's GRU layer.
 `operations`: milliseconds of scan, convolution and GRU over a row of time, for each
@@ -25,16 +28,17 @@ Numbers that can be given: `threads` (1 is the default), `repetitions`, `memory_
 (processes that measure memory; 0 for none), `stored=100000,1000000` and
 `lengths=20,1000` of replay, `steps` (environment steps per repetition of end_to_end),
 `width`, `length` and `rows` of cores, `rows`, `length`, `channels` and `states` of
-operations. `device=cuda` measures updates and operations on a GPU; `peers=1` adds
-updates by TorchRL's own SACLoss and GRUModule. Values of the configuration can be given
-to update, acting and end_to_end: agent.hidden_size=64. How to read the tables:
-docs/speed.md and docs/cores.md.
+operations. `device=cuda` measures update, compare and operations on a GPU; `peers=1`
+adds updates by TorchRL's own SACLoss and GRUModule. Values of the configuration can be
+given to update, compare, acting and end_to_end: agent.hidden_size=64. How to read the
+tables: docs/speed.md and docs/cores.md.
 """
 
 import sys
 
 from resel_torchrl.analysis import (
     Measurement,
+    compare_updates,
     core_table,
     describe_machine,
     measurement_table,
@@ -99,6 +103,21 @@ def update(values: dict) -> list[Measurement]:
     if values.get("peers"):
         rows += time_torchrl_update(configs[0])
     return rows
+
+
+def compare(values: dict) -> list[Measurement]:
+    """Rows of updates as configured and with other values, core by core."""
+    if "with" not in values:
+        raise ConfigError(["with: missing; write with='train.compile=true'."])
+    chosen = pick(values, *CONFIGURED)
+    changed = [*chosen.get("overrides", ()), *values["with"].split()]
+    pairs = zip(
+        configurations(**chosen),
+        configurations(**chosen | {"overrides": changed}),
+        strict=True,
+    )
+    options = pick(values, "repetitions")
+    return [row for pair in pairs for row in compare_updates(*pair, **options)]
 
 
 def acting(values: dict) -> list[Measurement]:
@@ -166,6 +185,7 @@ UPDATE = {
     "device": str,
     "peers": at_least(0),
 }
+COMPARE = {"threads": at_least(1), "device": str, "with": str}
 OPERATIONS = {
     **{name: at_least(1) for name in ("rows", "length", "channels", "states")},
     **{name: at_least(1) for name in ("repetitions", "threads")},
@@ -174,6 +194,7 @@ OPERATIONS = {
 COMMANDS = {
     "replay": (replay, REPLAY | {"threads": at_least(1)}),
     "update": (update, NETWORKS | UPDATE),
+    "compare": (compare, NETWORKS | COMPARE),
     "acting": (acting, NETWORKS),
     "end_to_end": (end_to_end, NETWORKS | LOOP),
     "cores": (cores, CORES),

@@ -10,6 +10,7 @@ from resel_torchrl.analysis.by_factor import (
     plot_by_factor,
     read_evaluations,
 )
+from resel_torchrl.analysis.compare_updates import compare_updates
 from resel_torchrl.analysis.core_benchmark import core_table, time_cores
 from resel_torchrl.analysis.matrix_products import MatrixProducts, record_products
 from resel_torchrl.analysis.measurements import (
@@ -47,6 +48,7 @@ __all__ = [
     "OutputVariation",
     "Result",
     "amplification_bound",
+    "compare_updates",
     "core_table",
     "describe_machine",
     "deterministic_actions",

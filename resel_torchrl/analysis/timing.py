@@ -14,11 +14,15 @@ WARM_UP = 3
 
 
 def seconds_of(
-    call: Callable[[], object], repetitions: int, device: str = "cpu"
+    call: Callable[[], object],
+    repetitions: int,
+    device: str = "cpu",
+    *,
+    warm_up: int = WARM_UP,
 ) -> list[float]:
     """Seconds of each repetition, after a warm-up; on a GPU until it has finished."""
     on_gpu = torch.device(device).type == "cuda"
-    for _ in range(WARM_UP):
+    for _ in range(warm_up):
         call()
     seconds = []
     for _ in range(repetitions):

@@ -288,7 +288,10 @@ def test_recipe_measures_a_configuration_of_ones_own(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Known: acting, all, cores, end_to_end, operations, replay, update"),
+        (
+            [],
+            "Known: acting, all, compare, cores, end_to_end, operations",
+        ),
         (["updat"], "Nearest: update"),
         (["replay", "core=gru"], "core=gru: expected NAME=VALUE"),
         (["update", "threads=two"], "threads: expected a whole number"),
@@ -298,6 +301,8 @@ def test_recipe_measures_a_configuration_of_ones_own(capsys):
         (["replay", "stored=10"], "stored: expected room"),
         (["replay", "agent.n_critics=2"], "agent.n_critics=2: replay has no use"),
         (["operations", "operation=gur"], "operations: expected some of"),
+        (["compare", "core=gru"], "with: missing"),
+        (["compare", "with=train.taw=1"], "train.taw: "),
     ],
 )
 def test_recipe_ends_mistakes_in_a_sentence(capsys, arguments, message):
