@@ -194,8 +194,8 @@ def test_compiled_updates_are_named_and_have_no_row_of_memory(monkeypatch):
     assert all(row.case.endswith(", compiled") for row in rows)
 
 
-def test_without_a_compiler_nothing_is_measured(monkeypatch):
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+@torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)})
+def test_without_a_compiler_nothing_is_measured():
     with pytest.raises(ValueError, match=r"without a C\+\+ compiler; install g\+\+"):
         time_update(small("train.compile=true"), repetitions=1, memory_runs=0)
 

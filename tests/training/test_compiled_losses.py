@@ -252,8 +252,8 @@ def test_discrete_actions_are_compiled(tmp_path):
     assert not torch._dynamo.utils.counters["graph_break"]
 
 
-def test_without_a_compiler_the_configuration_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+@torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)})
+def test_without_a_compiler_the_configuration_says_so(tmp_path):
     assert shutil.which("no-such-compiler") is None
     with pytest.raises(ConfigError, match=r"train.compile: .* install g\+\+"):
         start(tmp_path / "run", "train.compile=true")
