@@ -1,17 +1,13 @@
-"""What the Numba kernels share: compiling, elementary functions, and threads.
+"""What the Numba kernels share: compiling and elementary functions.
 
 Only to be imported where Numba is installed. Kernels are compiled at their first call
 and kept on disk. They see C-contiguous NumPy views of tensors, write into arrays that
 the caller made, and divide their work into items that are computed the same way
-whichever thread takes them: results do not depend on the number of threads.
+whichever thread takes them (:func:`~resel_torchrl.ops._threads.run_items`).
 """
 
-import functools
 import hashlib
-import itertools
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numba
@@ -140,31 +136,3 @@ def views(*tensors: Tensor) -> list[np.ndarray]:
         (3, 2)
     """
     return [tensor.detach().contiguous().numpy() for tensor in tensors]
-
-
-@functools.cache
-def _pool(process: int) -> ThreadPoolExecutor:
-    """The threads of a process; a forked one has none of its parent's."""
-    return ThreadPoolExecutor(os.cpu_count())
-
-
-def run_items(items: int, run: Callable, *arguments) -> None:
-    """Calls ``run(first, last, *arguments)`` for all items, on PyTorch's thread count.
-
-    Args:
-        items: number of items.
-        run: a kernel; it works on the items ``first`` to ``last - 1``.
-        arguments: what it gets besides.
-    """
-    threads = min(torch.get_num_threads(), items)
-    if threads <= 1:
-        run(0, items, *arguments)
-        return
-    edges = [items * i // threads for i in range(threads + 1)]
-    pool = _pool(os.getpid())
-    jobs = [
-        pool.submit(run, first, last, *arguments)
-        for first, last in itertools.pairwise(edges)
-    ]
-    for job in jobs:
-        job.result()

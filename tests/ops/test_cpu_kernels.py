@@ -213,15 +213,3 @@ def test_what_is_kept_on_disk_is_out_of_date_with_the_shared_functions():
     stamp = _elementary._cache._cache_file._source_stamp
     assert stamp[1] == hashlib.sha256(Path(_numba.__file__).read_bytes()).hexdigest()
     _elementary._cache._cache_file._load_index()  # a stamp of another make is ignored
-
-
-def test_threads_are_shared_by_all_sizes():
-    case, before = CASES["gru_cpu"], torch.get_num_threads()
-    try:
-        torch.set_num_threads(8)
-        for rows in (2, 3, 5, 8):
-            sequences, weights, state = case.inputs(rows, 4, 3)
-            case.run(sequences, weights, flags(rows, 4), state)
-    finally:
-        torch.set_num_threads(before)
-    assert _numba._pool.cache_info().currsize == 1

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resel_torchrl.ops._numba import kernel, materialized, run_items, views
+from resel_torchrl.ops._numba import kernel, materialized, views
+from resel_torchrl.ops._threads import run_items
 
 # Channels that one item carries through time. Loops over them ask for the length of an
 # array: of a constant the compiler unrolls them before it thinks of vectors.

@@ -8,11 +8,11 @@ from resel_torchrl.ops._numba import (
     add_product,
     kernel,
     materialized,
-    run_items,
     sigmoid,
     views,
 )
 from resel_torchrl.ops._resets import any_requires_grad
+from resel_torchrl.ops._threads import run_items
 
 
 def gru_scan_cpu(

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resel_torchrl.ops._numba import exp2, kernel, materialized, run_items, views
+from resel_torchrl.ops._numba import exp2, kernel, materialized, views
 from resel_torchrl.ops._resets import any_requires_grad
+from resel_torchrl.ops._threads import run_items
 
 # Channels that one item carries through time, so that their [N, W] states stay in a
 # core's first caches. Loops over them ask for the length of an array: of a constant the

@@ -1,0 +1,93 @@
+"""The work of a kernel, shared out among PyTorch's threads."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+__all__ = ["run_items"]
+
+_TeamFunction = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_PROCESS = os.getpid()
+
+
+def run_items(items: int, run: Callable, *arguments) -> None:
+    """Calls ``run(first, last, *arguments)`` for all items, on PyTorch's thread count.
+
+    The threads are those of the OpenMP team that PyTorch's own operations run on, where
+    it can be had: between two operations they wait in a loop, and threads of our own
+    would have to share the cores with that.
+
+    Args:
+        items: number of items.
+        run: works on the items ``first`` to ``last - 1`` without the interpreter's
+            lock, and computes an item in the same way whichever thread it is on.
+        arguments: what it gets besides.
+
+    Examples:
+        >>> def double(first, last, numbers):
+        ...     for i in range(first, last):
+        ...         numbers[i] *= 2
+        >>> numbers = [1, 2, 3]
+        >>> run_items(3, double, numbers)
+        >>> numbers
+        [2, 4, 6]
+    """
+    threads = min(torch.get_num_threads(), items)
+    if threads <= 1:
+        run(0, items, *arguments)
+        return
+    edges = [items * i // threads for i in range(threads + 1)]
+    parts = itertools.pairwise(edges)
+    # The team of a process does not live on in its forks.
+    run_team = _openmp_team() if os.getpid() == _PROCESS else None
+    if run_team is None:
+        jobs = [_pool(os.getpid()).submit(run, *part, *arguments) for part in parts]
+        for job in jobs:
+            job.result()
+        return
+
+    failures: list[BaseException] = []
+
+    def work(_: int | None) -> None:
+        try:
+            for part in parts:
+                run(*part, *arguments)
+        except BaseException as error:  # a function called from C cannot raise
+            failures.append(error)
+
+    run_team(_TeamFunction(work), None, threads, 0)
+    if not failures:
+        work(None)  # what a thread left that was interrupted before it began
+    if failures:
+        raise failures[0]
+
+
+@functools.cache
+def _openmp_team() -> Callable | None:
+    """OpenMP's entry that runs a function on a team, out of what PyTorch is linked to.
+
+    None where there is none, as on macOS and Windows.
+    """
+    library = Path(torch.__file__).with_name("lib") / "libtorch_cpu.so"
+    try:
+        run_team = ctypes.CDLL(str(library)).GOMP_parallel
+    except (OSError, AttributeError):
+        return None
+    unsigned = ctypes.c_uint
+    run_team.argtypes = _TeamFunction, ctypes.c_void_p, unsigned, unsigned
+    run_team.restype = None
+    return run_team
+
+
+@functools.cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    """Threads of a process; a fork has none of its parent's."""
+    return ThreadPoolExecutor(os.cpu_count())
