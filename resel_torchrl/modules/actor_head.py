@@ -48,7 +48,7 @@ class ActorHead(nn.Module):
         layers: list[nn.Module] = []
         width = embedding_size + context_size
         for hidden_size in hidden_sizes:
-            layers += [xavier_linear(width, hidden_size), nn.ELU()]
+            layers += [xavier_linear(width, hidden_size), nn.ELU(inplace=True)]
             width = hidden_size
         layers.append(xavier_linear(width, output_size))
         self.layers = nn.Sequential(*layers)

@@ -42,16 +42,14 @@ class ContextTrunk(nn.Module):
         self, embedding: Tensor, is_init: Tensor, state: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Unroll over time: ``[R, L, input_size]`` to ``[R, L, context_size]``."""
-        y, state = self.core(
-            nn.functional.elu(self.in_projection(embedding)), is_init, state
-        )
+        x = nn.functional.elu_(self.in_projection(embedding))
+        y, state = self.core(x, is_init, state)
         return self.out_projection(nn.functional.elu(y)), state
 
     def step(
         self, embedding: Tensor, is_init: Tensor, state: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Advance one step: ``[B, input_size]`` to ``[B, context_size]``."""
-        y, state = self.core.step(
-            nn.functional.elu(self.in_projection(embedding)), is_init, state
-        )
+        x = nn.functional.elu_(self.in_projection(embedding))
+        y, state = self.core.step(x, is_init, state)
         return self.out_projection(nn.functional.elu(y)), state

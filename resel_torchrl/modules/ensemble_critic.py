@@ -159,8 +159,11 @@ def ensemble_outputs(
     # The expansion has stride 0: no copy of the input is made per member.
     x = x.reshape(1, -1, x.shape[-1]).expand(n_critics, -1, -1)
     last = len(weights) - 1
-    for i in range(last + 1):
+    for i in range(last):
         x = torch.baddbmm(biases[i].unsqueeze(1), x, weights[i])
-        if i < last:
-            x = nn.functional.elu(x)
-    return x
+        x = nn.functional.elu_(x)  # its slope follows from its output, which is kept
+    weight, bias = weights[last], biases[last].unsqueeze(1)
+    if weight.shape[-1] == 1 and x.device.type == "cpu":
+        # A CPU's matrix products are slow where they have one column.
+        return (x * weight.mT).sum(-1, keepdim=True) + bias
+    return torch.baddbmm(bias, x, weight)

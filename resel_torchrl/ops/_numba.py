@@ -117,6 +117,35 @@ def add_product(vector, matrix, out):
             out[i] += vector[k] * matrix[k, i]
 
 
+@kernel
+def add_products(out, to, a, at_a, step_a, b, at_b, step_b, count, n):
+    """``out[to:] += Σ a[at_a + i · step_a:] · b[at_b + i · step_b:]``, n numbers each.
+
+    Elementwise products of ``count`` rows, four at a time, so that ``out`` is read and
+    written less often.
+    """
+    sums = out[to : to + n]
+    done = 0
+    while done < count:
+        i, k = at_a + done * step_a, at_b + done * step_b
+        # Slices, since an index that might be negative would be looked at each time.
+        a0, b0 = a[i : i + n], b[k : k + n]
+        if done + 4 > count:
+            for j in range(n):
+                sums[j] += a0[j] * b0[j]
+            done += 1
+            continue
+        i, k = i + step_a, k + step_b
+        a1, b1 = a[i : i + n], b[k : k + n]
+        i, k = i + step_a, k + step_b
+        a2, b2 = a[i : i + n], b[k : k + n]
+        i, k = i + step_a, k + step_b
+        a3, b3 = a[i : i + n], b[k : k + n]
+        for j in range(n):
+            sums[j] += (a0[j] * b0[j] + a1[j] * b1[j]) + (a2[j] * b2[j] + a3[j] * b3[j])
+        done += 4
+
+
 def materialized(ctx, *gradients: Tensor | None) -> list[Tensor]:
     """Zeros like ``ctx.outputs`` in place of gradients that autograd has none of.
 
@@ -136,3 +165,35 @@ def views(*tensors: Tensor) -> list[np.ndarray]:
         (3, 2)
     """
     return [tensor.detach().contiguous().numpy() for tensor in tensors]
+
+
+def flat(*tensors: Tensor) -> list[np.ndarray]:
+    """The tensors as arrays of one dimension; a copy is made where one is not dense.
+
+    Examples:
+        >>> flat(torch.zeros(2, 3).t())[0].shape
+        (6,)
+    """
+    return [tensor.detach().reshape(-1).numpy() for tensor in tensors]
+
+
+def flat_rows(x: Tensor) -> tuple[np.ndarray, int]:
+    """The memory from the first number of ``x``, ``[R, L, D]``, to its last.
+
+    A part of a wider tensor's last dimension is left where it is.
+
+    Returns:
+        An array of one dimension, and the distance in it from one step to the next;
+        rows follow each other at L times that.
+
+    Examples:
+        >>> memory, distance = flat_rows(torch.zeros(2, 3, 5)[..., 1:4])
+        >>> memory.shape, distance
+        ((28,), 5)
+    """
+    R, L, D = x.shape
+    distance = x.stride(1)
+    if x.stride() != (L * distance, distance, 1) or distance < D or not x.numel():
+        return x.detach().reshape(-1).numpy(), D
+    size = (R * L - 1) * distance + D
+    return x.detach().as_strided((size,), (1,)).numpy(), distance

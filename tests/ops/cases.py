@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 
 import torch
@@ -73,6 +74,14 @@ def _conv(function):
         return function(
             sequences["x"], weights["weight"], weights["bias"], is_init, state
         )
+
+    return run
+
+
+def _then_silu(function):
+    def run(*arguments):
+        y, state = function(*arguments)
+        return torch.nn.functional.silu(y), state
 
     return run
 
@@ -177,6 +186,11 @@ if find_spec("numba"):
 
     CASES["gru_cpu"] = replace(CASES["gru"], run=_gated(gru_scan_cpu, 3))
     CASES["causal_conv_cpu"] = replace(CASES["causal_conv"], run=_conv(causal_conv_cpu))
+    CASES["causal_conv_silu_cpu"] = replace(
+        CASES["causal_conv"],
+        run=_conv(partial(causal_conv_cpu, silu=True)),
+        naive=_conv(_then_silu(causal_conv_naive)),
+    )
     CASES["selective_scan_cpu"] = replace(
         CASES["selective_scan"], run=_scan(selective_scan_cpu)
     )

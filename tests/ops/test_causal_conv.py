@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from resel_torchrl.ops import causal_conv, causal_conv_step
+from resel_torchrl.ops.causal_conv import BACKENDS
 from tests.ops.cases import flags, saved_bytes
 
 
@@ -62,3 +63,16 @@ def test_keeps_its_inputs_only():
     is_init = flags(2, 63)
     kept = saved_bytes(lambda: causal_conv(x, weight, bias, is_init, state))
     assert kept == is_init.numel()
+
+
+@pytest.mark.parametrize(
+    "backend", [name for name in BACKENDS if BACKENDS[name].device in (None, "cpu")]
+)
+def test_silu_of_the_outputs(backend):
+    if not BACKENDS[backend].is_installed():
+        pytest.skip("Numba is not installed")
+    inputs = *_inputs(2, 9, 5, 4)[:3], flags(2, 9), torch.zeros(2, 5, 3).double()
+    y, last = causal_conv(*inputs, silu=True, backend=backend)
+    linear, same = causal_conv(*inputs, backend="naive")
+    torch.testing.assert_close(y, torch.nn.functional.silu(linear))
+    assert torch.equal(last, same)

@@ -59,7 +59,9 @@ def test_elementary_functions_at_their_ends():
 
 
 @every_kernel
-@pytest.mark.parametrize(("L", "width"), [(15, 63), (16, 64), (17, 65), (50, 130)])
+@pytest.mark.parametrize(
+    ("L", "width"), [(15, 63), (16, 64), (17, 65), (63, 255), (64, 256), (70, 257)]
+)
 def test_sizes_around_the_blocks(case, L, width):
     inputs, is_init = case.inputs(2, L, width), flags(2, L, 0.1)
     torch.testing.assert_close(
@@ -102,15 +104,19 @@ def test_results_do_not_depend_on_the_threads(case):
 
 
 @every_kernel
-def test_strided_inputs(case):
+@pytest.mark.parametrize("time_major", [False, True])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_strided_inputs(case, rows, time_major):
     """Layers hand over parts of wider tensors, and time-major ones."""
-    sequences, weights, state = case.inputs(3, 20, 6)
-    is_init = flags(3, 20)
-    strided = {
-        name: torch.cat([x, x + 1], -1).transpose(0, 1).contiguous().transpose(0, 1)
-        for name, x in sequences.items()
-    }
-    strided = {name: x[..., : x.shape[-1] // 2] for name, x in strided.items()}
+    sequences, weights, state = case.inputs(rows, 20, 6)
+    is_init = flags(rows, 20)
+    strided = {name: torch.cat([x - 1, x], -1) for name, x in sequences.items()}
+    if time_major:
+        strided = {
+            name: x.transpose(0, 1).contiguous().transpose(0, 1)
+            for name, x in strided.items()
+        }
+    strided = {name: x[..., x.shape[-1] // 2 :] for name, x in strided.items()}
     for x in strided.values():
         assert not x.is_contiguous()
     wide = (
@@ -157,7 +163,7 @@ def test_operators_pass_pytorchs_checks():
         state = torch.randn(shape, requires_grad=True)
         is_init = flags(2, 5)
         inputs = (
-            (first, *weights, is_init, state)
+            (first, *weights, is_init, state, True)
             if name.startswith("causal")
             else (first, is_init, *weights, state, True)
         )

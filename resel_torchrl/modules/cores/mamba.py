@@ -115,9 +115,8 @@ class MambaMixer(nn.Module):
         conv_state, ssm_state = self._split_state(state)
         weight, bias = self.conv1d.weight.squeeze(1), self.conv1d.bias
         u, conv_state = causal_conv(
-            u, weight, bias, is_init, conv_state, backend=self.conv_backend
+            u, weight, bias, is_init, conv_state, silu=True, backend=self.conv_backend
         )
-        u = nn.functional.silu(u)
         y, ssm_state = selective_scan(
             u,
             *self._ssm_inputs(u),

@@ -33,9 +33,9 @@ class PositionwiseCore(SequenceCore):
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`SequenceCore.forward`."""
         state = self.check_sequence(x, is_init, state)
-        return nn.functional.elu(self.linear(x)), state
+        return nn.functional.elu_(self.linear(x)), state
 
     def step(self, x: Tensor, is_init: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`SequenceCore.step`."""
         self.check_step(x, is_init, state)
-        return nn.functional.elu(self.linear(x)), state
+        return nn.functional.elu_(self.linear(x)), state

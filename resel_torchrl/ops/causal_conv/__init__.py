@@ -1,5 +1,6 @@
 """Causal convolution that never looks across the start of an episode."""
 
+import torch
 from torch import Tensor
 
 from resel_torchrl.ops import _backends
@@ -19,9 +20,9 @@ __all__ = [
 BACKENDS = {
     "naive": Backend(f"{__name__}.naive", "causal_conv_naive"),
     "torch": Backend(f"{__name__}.plain", "causal_conv_plain"),
-    "cpu": Backend(f"{__name__}.cpu", "causal_conv_cpu", "numba", "cpu", "cpu"),
+    "cpu": Backend(f"{__name__}.cpu", "causal_conv_cpu", "numba", "cpu", "cpu", True),
     "triton": Backend(
-        f"{__name__}.triton", "causal_conv_triton", "triton", "cuda", "cuda"
+        f"{__name__}.triton", "causal_conv_triton", "triton", "cuda", "cuda", True
     ),
 }
 """Implementations of the convolution, by name. ``"auto"`` picks one of them."""
@@ -48,6 +49,7 @@ def causal_conv(
     is_init: Tensor,
     state: Tensor,
     *,
+    silu: bool = False,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Convolves each channel with its own ``K`` causal taps, inside episodes only.
@@ -63,6 +65,7 @@ def causal_conv(
         is_init: start flags, bool ``[R, L]``.
         state: the ``K - 1`` inputs before the first step, oldest first,
             ``[R, D, K - 1]``.
+        silu: whether SiLU is applied to the outputs.
         backend: a name in :data:`~resel_torchrl.ops.causal_conv.BACKENDS`, or
             ``"auto"``: in float32 the kernel for the device if it is installed, else
             ``"torch"``.
@@ -76,7 +79,6 @@ def causal_conv(
         ModuleNotFoundError: if it needs a package that is not installed.
 
     Examples:
-        >>> import torch
         >>> x, is_init = torch.ones(1, 4, 1), torch.tensor([[True, False, True, False]])
         >>> y, state = causal_conv(
         ...     x, torch.ones(1, 3), torch.zeros(1), is_init, torch.ones(1, 1, 2)
@@ -84,5 +86,9 @@ def causal_conv(
         >>> y.flatten(), state.flatten()
         (tensor([1., 2., 1., 2.]), tensor([1., 1.]))
     """
-    convolve = _backends.pick(check_backend(backend), BACKENDS, x)
-    return convolve(x, weight, bias, is_init, state)
+    chosen = _backends.choose(check_backend(backend), BACKENDS, x)
+    convolve = _backends.load(chosen)
+    if chosen.fused:
+        return convolve(x, weight, bias, is_init, state, silu)
+    y, state = convolve(x, weight, bias, is_init, state)
+    return (torch.nn.functional.silu(y) if silu else y), state
