@@ -95,6 +95,50 @@ def sigmoid(x):
     return one / (one + exp2(type(x)(-1.4426950408889634) * x))
 
 
+# Minimax polynomial of log(1 + e) / e on [0, 1], highest power first; rel. error 5e-9.
+_LOG1P = tuple(
+    np.float32(c)
+    for c in (
+        -3.2439045e-3,
+        1.98509184e-2,
+        -5.69585124e-2,
+        1.06035513e-1,
+        -1.53055314e-1,
+        1.9675918e-1,
+        -2.49541295e-1,
+        3.3329962e-1,
+        -4.99999024e-1,
+        9.99999995e-1,
+    )
+)
+_L9, _L8, _L7, _L6, _L5, _L4, _L3, _L2, _L1, _L0 = _LOG1P
+
+
+def log1p_of_share(e):
+    """``log(1 + e)`` of an ``e`` in [0, 1]; vectorised in float32."""
+    return np.log1p(e)
+
+
+@overload(log1p_of_share, jit_options={"fastmath": _FAST, "error_model": "numpy"})
+def _log1p_of_share(e):
+    if e != types.float32:
+        return lambda e: np.log1p(e)
+
+    def polynomial(e):
+        p = (((_L9 * e + _L8) * e + _L7) * e + _L6) * e + _L5
+        return e * (((((p * e + _L4) * e + _L3) * e + _L2) * e + _L1) * e + _L0)
+
+    return polynomial
+
+
+@kernel
+def softplus(x):
+    """``log(1 + exp(x))``; NaN stays NaN."""
+    zero = type(x)(0)
+    above = zero if x < zero else x
+    return above + log1p_of_share(exp2(type(x)(-1.4426950408889634) * abs(x)))
+
+
 @kernel
 def add_product(vector, matrix, out):
     """``out += vector @ matrix``, with ``matrix`` of shape ``[len(vector), len(out)]``.

@@ -94,6 +94,26 @@ def _scan(function):
     return run
 
 
+def _whole_scan(function):
+    def run(sequences, weights, is_init, state):
+        s, (A, D) = sequences, (weights["A"], weights["D"])
+        return function(
+            s["x"], s["dt"], A, s["B"], s["C"], D, is_init, state, s.get("z")
+        )
+
+    return run
+
+
+def _with_skip_and_gate(function, softplus=False):
+    def run(x, dt, A, B, C, D, is_init, state, z):
+        dt = torch.nn.functional.softplus(dt) if softplus else dt
+        y, last = function(x, dt, A, B, C, is_init, state)
+        y = y + D * x
+        return (y if z is None else y * torch.nn.functional.silu(z)), last
+
+    return run
+
+
 def _linear(function):
     def run(sequences, weights, is_init, state):
         return function(sequences["a"], sequences["b"], is_init, state)
@@ -191,8 +211,22 @@ if find_spec("numba"):
         run=_conv(partial(causal_conv_cpu, silu=True)),
         naive=_conv(_then_silu(causal_conv_naive)),
     )
-    CASES["selective_scan_cpu"] = replace(
-        CASES["selective_scan"], run=_scan(selective_scan_cpu)
+    skipping = replace(
+        CASES["selective_scan"],
+        run=_whole_scan(selective_scan_cpu),
+        naive=_whole_scan(_with_skip_and_gate(selective_scan_naive)),
+        weights={**CASES["selective_scan"].weights, "D": lambda D: torch.randn(D)},
+    )
+    CASES["selective_scan_cpu"] = skipping
+    CASES["selective_scan_gated_cpu"] = replace(
+        skipping,
+        run=_whole_scan(partial(selective_scan_cpu, dt_softplus=True)),
+        naive=_whole_scan(_with_skip_and_gate(selective_scan_naive, softplus=True)),
+        sequences={
+            **skipping.sequences,
+            "dt": lambda R, L, D: torch.randn(R, L, D),
+            "z": lambda R, L, D: torch.randn(R, L, D),
+        },
     )
 
 

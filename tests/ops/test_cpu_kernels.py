@@ -14,17 +14,18 @@ from tests.ops.cases import CASES, flags, leaves, run_with_gradients
 
 pytest.importorskip("numba")
 from resel_torchrl.ops import _numba
-from resel_torchrl.ops._numba import exp2, kernel, sigmoid
+from resel_torchrl.ops._numba import exp2, kernel, sigmoid, softplus
 
 KERNELS = {name: case for name, case in CASES.items() if name.endswith("_cpu")}
 every_kernel = pytest.mark.parametrize("case", KERNELS.values(), ids=KERNELS)
 
 
 @kernel
-def _elementary(x, powers, sigmoids):
+def _elementary(x, powers, sigmoids, sums):
     for i in range(len(x)):
         powers[i] = exp2(x[i])
         sigmoids[i] = sigmoid(x[i])
+        sums[i] = softplus(x[i])
 
 
 @pytest.mark.parametrize(
@@ -32,8 +33,8 @@ def _elementary(x, powers, sigmoids):
 )
 def test_elementary_functions(dtype, tolerance):
     x = torch.linspace(-125, 127, 20_011, dtype=dtype)
-    powers, sigmoids = torch.empty_like(x), torch.empty_like(x)
-    _elementary(x.numpy(), powers.numpy(), sigmoids.numpy())
+    powers, sigmoids, sums = (torch.empty_like(x) for _ in range(3))
+    _elementary(x.numpy(), powers.numpy(), sigmoids.numpy(), sums.numpy())
     exact = x.double()
     torch.testing.assert_close(
         powers.double(), torch.exp2(exact), rtol=tolerance, atol=0
@@ -41,13 +42,18 @@ def test_elementary_functions(dtype, tolerance):
     torch.testing.assert_close(
         sigmoids.double(), torch.sigmoid(exact), rtol=0, atol=tolerance
     )
+    normal = exact > -80  # below, exp(x) has fewer digits
+    wanted = torch.log1p(exact.exp()).where(exact < 30, exact)
+    error = (sums.double() / wanted - 1).abs()[normal]
+    # That of exp(x) grows with x, which is rounded before its power is taken.
+    assert (error <= tolerance * (4 + exact.abs()[normal])).all()
 
 
 def test_elementary_functions_at_their_ends():
     inf, nan = torch.inf, torch.nan
     x = torch.tensor([-inf, -1e30, -126.0, 0.0, 1e30, inf, nan])
-    powers, sigmoids = torch.empty_like(x), torch.empty_like(x)
-    _elementary(x.numpy(), powers.numpy(), sigmoids.numpy())
+    powers, sigmoids, sums = (torch.empty_like(x) for _ in range(3))
+    _elementary(x.numpy(), powers.numpy(), sigmoids.numpy(), sums.numpy())
     assert (powers[:2] < 1.3e-38).all()
     assert powers[3] == 1
     assert (powers[4:6] > 1e38).all()
@@ -56,6 +62,9 @@ def test_elementary_functions_at_their_ends():
     assert sigmoids[3] == 0.5
     assert (sigmoids[4:6] == 1).all()
     assert sigmoids[6].isnan()
+    assert (sums[:2] < 1.3e-38).all()
+    assert (sums[4:6] > 1e29).all()
+    assert sums[6].isnan()
 
 
 @every_kernel
@@ -133,6 +142,7 @@ def test_strided_inputs(case, rows, time_major):
 @every_kernel
 def test_registered_operator(case):
     """Schema, fake tensors and autograd registration, so that compilers see it."""
+    torch.compiler.reset()
     sequences, weights, state = case.inputs(2, 17, 3)
     is_init = flags(2, 17)
 
@@ -168,12 +178,13 @@ def test_operators_pass_pytorchs_checks():
             else (first, is_init, *weights, state, True)
         )
         torch.library.opcheck(getattr(torch.ops.resel_torchrl, name), inputs)
-    case = CASES["selective_scan_cpu"]
-    s, weights, state = case.inputs(2, 5, 3, torch.float32)
-    torch.library.opcheck(
-        torch.ops.resel_torchrl.selective_scan_cpu,
-        (s["x"], s["dt"], weights["A"], s["B"], s["C"], flags(2, 5), state, True),
-    )
+    s, weights, state = CASES["selective_scan_gated_cpu"].inputs(2, 5, 3, torch.float32)
+    for z, dt_softplus in ((s["z"], True), (None, False)):
+        main = s["x"], s["dt"], weights["A"], s["B"], s["C"], weights["D"]
+        torch.library.opcheck(
+            torch.ops.resel_torchrl.selective_scan_cpu,
+            (*main, flags(2, 5), state, z, dt_softplus, True),
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -28,7 +28,9 @@ __all__ = [
 BACKENDS = {
     "naive": Backend(f"{__name__}.naive", "selective_scan_naive", loops=True),
     "torch": Backend(f"{__name__}.chunked", "selective_scan_chunked", loops=True),
-    "cpu": Backend(f"{__name__}.cpu", "selective_scan_cpu", "numba", "cpu", "cpu"),
+    "cpu": Backend(
+        f"{__name__}.cpu", "selective_scan_cpu", "numba", "cpu", "cpu", True
+    ),
     "triton": Backend(
         f"{__name__}.triton", "selective_scan_triton", "triton", "cuda", "cuda", True
     ),

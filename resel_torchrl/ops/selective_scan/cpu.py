@@ -2,21 +2,18 @@
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from resel_torchrl.ops._numba import exp2, kernel, materialized, views
+from resel_torchrl.ops._numba import flat_rows, materialized, views
 from resel_torchrl.ops._resets import any_requires_grad
 from resel_torchrl.ops._threads import run_items
-
-# Channels that one item carries through time, so that their [N, W] states stay in a
-# core's first caches. Loops over them ask for the length of an array: of a constant the
-# compiler unrolls them before it thinks of vectors.
-_W = 64
-# Steps between two states that the forward pass keeps. The backward pass recomputes
-# that many at a time: [K, N, W] decays and states, which fit into a second cache.
-_K = 16
+from resel_torchrl.ops.selective_scan._cpu_kernels import (
+    CHANNELS,
+    KEPT,
+    backward,
+    forward,
+)
 
 
 def selective_scan_cpu(
@@ -25,29 +22,33 @@ def selective_scan_cpu(
     A: Tensor,
     B: Tensor,
     C: Tensor,
+    D: Tensor,
     is_init: Tensor,
     state: Tensor,
+    z: Tensor | None = None,
+    dt_softplus: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The recurrence in one pass over time, with a backward pass that recomputes.
+    """The whole selective scan in one pass over time, with a backward pass likewise.
 
     Needs Numba (``pip install resel_torchrl[cpu]``), no compiler. An item of work is
     one row and 64 channels; results do not depend on the number of threads, which is
-    PyTorch's. Every 16th state is kept for the backward pass, ``L / 16 · R · D · N``
-    numbers, and nothing without gradients. The backward pass cannot be differentiated
-    again. Made for float32; float64 works and is slow.
+    PyTorch's. Parts of wider tensors are read where they lie. Beside its inputs the
+    backward pass keeps every 16th state, ``L / 16 · R · D · N`` numbers, and makes the
+    others again; without gradients nothing is kept. It cannot be differentiated again.
+    Made for float32; float64 works and is slow.
 
     Arguments and returns are those of
-    :func:`~resel_torchrl.ops.selective_scan.selective_scan`, less skip and gate.
+    :func:`~resel_torchrl.ops.selective_scan.selective_scan`.
 
     Examples:
         >>> from resel_torchrl.ops.selective_scan.cpu import selective_scan_cpu
-        >>> x, state = torch.ones(1, 2, 1), torch.zeros(1, 1, 1)
+        >>> x, state, D = torch.ones(1, 2, 1), torch.zeros(1, 1, 1), torch.zeros(1)
         >>> start = torch.tensor([[True, True]])
-        >>> selective_scan_cpu(x, x, -x[0, :1], x, x, start, state)[0].flatten()
+        >>> selective_scan_cpu(x, x, -x[0, :1], x, x, D, start, state)[0].flatten()
         tensor([1., 1.])
     """
-    keep = any_requires_grad(x, dt, A, B, C, state)
-    y, last, _ = _scan(x, dt, A, B, C, is_init, state, keep)
+    keep = any_requires_grad(x, dt, A, B, C, D, state, z)
+    y, last, _ = _scan(x, dt, A, B, C, D, is_init, state, z, dt_softplus, keep)
     return y, last
 
 
@@ -58,27 +59,32 @@ def _scan(
     A: Tensor,
     B: Tensor,
     C: Tensor,
+    D: Tensor,
     is_init: Tensor,
     state: Tensor,
+    z: Tensor | None,
+    dt_softplus: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Outputs, last state, and the kept states ``[⌈L / K⌉, items, N, W]``."""
-    y, last, kept = _scan_shapes(x, dt, A, B, C, is_init, state, keep)
+    """Outputs, last state, and the kept states ``[⌈L / KEPT⌉, items, N, CHANNELS]``."""
+    y, last, kept = _shapes(x, dt, A, B, C, D, is_init, state, z, dt_softplus, keep)
     run_items(
         x.shape[0] * _tiles(x),
-        _forward,
-        *views(x, dt, A * math.log2(math.e), B, C, is_init, state),
-        *views(y, last, kept),
+        forward,
+        *_rows(x, dt, B, C, z),
+        *views(A * math.log2(math.e), D, is_init, state, y, last, kept),
+        dt_softplus,
         keep,
     )
     return y, last, kept
 
 
 @_scan.register_fake
-def _scan_shapes(x, dt, A, B, C, is_init, state, keep):
-    R, L, D = x.shape
-    kept = (-(-L // _K), R * _tiles(x), A.shape[1], _W) if keep else (0, 0, 0, 0)
-    return x.new_empty(R, L, D), x.new_empty(R, D, A.shape[1]), x.new_empty(kept)
+def _shapes(x, dt, A, B, C, D, is_init, state, z, dt_softplus, keep):
+    R, L, width = x.shape
+    N = A.shape[1]
+    kept = (-(-L // KEPT), R * _tiles(x), N, CHANNELS) if keep else (0, 0, 0, 0)
+    return x.new_empty(x.shape), x.new_empty(R, width, N), x.new_empty(kept)
 
 
 @torch.library.custom_op("resel_torchrl::selective_scan_cpu_backward", mutates_args=())
@@ -88,188 +94,73 @@ def _scan_backward(
     A: Tensor,
     B: Tensor,
     C: Tensor,
+    D: Tensor,
     is_init: Tensor,
+    z: Tensor | None,
     kept: Tensor,
     grad_y: Tensor,
     grad_last: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, dt, A, B, C and the first state."""
-    (R, L, D), N = x.shape, A.shape[1]
-    grad_x, grad_dt = x.new_empty(R, L, D), x.new_empty(R, L, D)
-    grad_A, grad_state = x.new_empty(R, D, N), x.new_empty(R, D, N)
+    dt_softplus: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, dt, A, B, C, D, the first state, and z (empty without one)."""
+    (R, L, width), N = x.shape, A.shape[1]
+    grad_x, grad_dt = x.new_empty(x.shape), x.new_empty(x.shape)
+    grad_z = x.new_empty(x.shape if z is not None else (0, 0, 0))
+    grad_A, grad_state = x.new_empty(R, width, N), x.new_empty(R, width, N)
+    grad_D = x.new_empty(R, width)
     # Each tile of channels has its own share, added up below in a fixed order.
     grad_B, grad_C = x.new_empty(2, _tiles(x), R, L, N).unbind(0)
     run_items(
         R * _tiles(x),
-        _backward,
-        *views(x, dt, A, A * math.log2(math.e), B, C, is_init, kept),
-        *views(grad_y, grad_last),
-        *views(grad_x, grad_dt, grad_A, grad_B, grad_C, grad_state),
+        backward,
+        *_rows(x, dt, B, C, z),
+        *views(A, A * math.log2(math.e), D, is_init, kept, grad_y, grad_last),
+        *views(grad_x, grad_dt, grad_A, grad_B, grad_C, grad_D, grad_state, grad_z),
+        dt_softplus,
     )
-    return grad_x, grad_dt, grad_A.sum(0), grad_B.sum(0), grad_C.sum(0), grad_state
+    sums = grad_A.sum(0), grad_B.sum(0), grad_C.sum(0), grad_D.sum(0)
+    return grad_x, grad_dt, *sums, grad_state, grad_z
 
 
 @_scan_backward.register_fake
-def _gradient_shapes(x, dt, A, B, C, is_init, kept, grad_y, grad_last):
-    like = (x, dt, A, B, C, grad_last)
-    return tuple(x.new_empty(tensor.shape) for tensor in like)
+def _gradient_shapes(
+    x, dt, A, B, C, D, is_init, z, kept, grad_y, grad_last, dt_softplus
+):
+    gate = x.new_empty(x.shape if z is not None else (0, 0, 0))
+    like = (x, dt, A, B, C, D, grad_last)
+    return (*(x.new_empty(tensor.shape) for tensor in like), gate)
 
 
 def _save(ctx, inputs, output):
-    *tensors, _state, _keep = inputs
+    x, dt, A, B, C, D, is_init, _state, z, ctx.dt_softplus, _keep = inputs
     y, last, kept = output
     ctx.mark_non_differentiable(kept)
     ctx.set_materialize_grads(False)
     ctx.outputs = (y.shape, y.dtype), (last.shape, last.dtype)
-    ctx.save_for_backward(*tensors, kept)
+    ctx.save_for_backward(x, dt, A, B, C, D, is_init, z, kept)
 
 
 def _apply_backward(ctx, grad_y, grad_last, _):
-    grad_y, grad_last = materialized(ctx, grad_y, grad_last)
-    x, dt, A, B, C, is_init, kept = ctx.saved_tensors
-    *gradients, grad_state = _scan_backward(
-        x, dt, A, B, C, is_init, kept, grad_y, grad_last
+    given = materialized(ctx, grad_y, grad_last)
+    *first, grad_state, grad_z = _scan_backward(
+        *ctx.saved_tensors, *given, ctx.dt_softplus
     )
-    return *gradients, None, grad_state, None
+    gated = ctx.saved_tensors[-2] is not None
+    return *first, None, grad_state, grad_z if gated else None, None, None
 
 
 _scan.register_autograd(_apply_backward, setup_context=_save)
 
 
+def _rows(*tensors: Tensor | None) -> list:
+    """Memory and distance between steps of each; nothing of one that is absent."""
+    absent = torch.empty(0, 0, 0, dtype=tensors[0].dtype)
+    return [
+        part
+        for tensor in tensors
+        for part in flat_rows(absent if tensor is None else tensor)
+    ]
+
+
 def _tiles(x: Tensor) -> int:
-    return -(-x.shape[2] // _W)
-
-
-@kernel
-def _forward(first, last, x, dt, A, B, C, is_init, state, y, last_state, kept, keep):
-    """Items ``first`` to ``last - 1``; ``A`` times log2(e)."""
-    _, L, D = x.shape
-    N = A.shape[1]
-    tiles = (D + _W - 1) // _W
-    a, h = np.zeros((N, _W), x.dtype), np.zeros((N, _W), x.dtype)
-    step, u, out = (
-        np.zeros(_W, x.dtype),
-        np.zeros(_W, x.dtype),
-        np.zeros(_W, x.dtype),
-    )
-    for item in range(first, last):
-        r, channel = item // tiles, item % tiles * _W
-        width = min(_W, D - channel)
-        for n in range(N):
-            for j in range(width):
-                a[n, j] = A[channel + j, n]
-                h[n, j] = state[r, channel + j, n]
-        for t in range(L):
-            if is_init[r, t]:
-                h[:] = 0
-            if keep and t % _K == 0:
-                kept[t // _K, item] = h
-            for j in range(width):
-                step[j] = dt[r, t, channel + j]
-                u[j] = step[j] * x[r, t, channel + j]
-            out[:] = 0
-            for n in range(N):
-                b, c = B[r, t, n], C[r, t, n]
-                for j in range(a.shape[1]):
-                    new = exp2(step[j] * a[n, j]) * h[n, j] + u[j] * b
-                    h[n, j] = new
-                    out[j] += c * new
-            for j in range(width):
-                y[r, t, channel + j] = out[j]
-        for n in range(N):
-            for j in range(width):
-                last_state[r, channel + j, n] = h[n, j]
-
-
-@kernel
-def _backward(
-    first,
-    last,
-    x,
-    dt,
-    A,
-    A_log2,
-    B,
-    C,
-    is_init,
-    kept,
-    grad_y,
-    grad_last,
-    grad_x,
-    grad_dt,
-    grad_A,
-    grad_B,
-    grad_C,
-    grad_state,
-):
-    """Items ``first`` to ``last - 1``, from the last step to the first."""
-    _, L, D = x.shape
-    N = A.shape[1]
-    tiles = (D + _W - 1) // _W
-    zero = x.dtype.type(0)
-    # h[k] is the state before step k of a block, h[_K + 1] the zero after a reset.
-    h, decay = np.zeros((_K + 2, N, _W), x.dtype), np.zeros((_K, N, _W), x.dtype)
-    step, u = np.zeros((_K, _W), x.dtype), np.zeros((_K, _W), x.dtype)
-    a, a_log2 = np.zeros((N, _W), x.dtype), np.zeros((N, _W), x.dtype)
-    grad_h, grad_a = np.zeros((N, _W), x.dtype), np.zeros((N, _W), x.dtype)
-    dy, grad_u = np.zeros(_W, x.dtype), np.zeros(_W, x.dtype)
-    grad_step = np.zeros(_W, x.dtype)
-    for item in range(first, last):
-        r, tile = item // tiles, item % tiles
-        channel = tile * _W
-        width = min(_W, D - channel)
-        a[:], a_log2[:], grad_h[:], grad_a[:] = 0, 0, 0, 0
-        step[:], u[:], dy[:] = 0, 0, 0
-        for n in range(N):
-            for j in range(width):
-                a[n, j] = A[channel + j, n]
-                a_log2[n, j] = A_log2[channel + j, n]
-                grad_h[n, j] = grad_last[r, channel + j, n]
-        for block in range((L - 1) // _K, -1, -1):
-            begin = block * _K
-            steps = min(_K, L - begin)
-            h[0] = kept[block, item]
-            for k in range(steps):
-                t = begin + k
-                before = _K + 1 if is_init[r, t] else k
-                for j in range(width):
-                    step[k, j] = dt[r, t, channel + j]
-                    u[k, j] = step[k, j] * x[r, t, channel + j]
-                for n in range(N):
-                    b = B[r, t, n]
-                    for j in range(a.shape[1]):
-                        e = exp2(step[k, j] * a_log2[n, j])
-                        decay[k, n, j] = e
-                        h[k + 1, n, j] = e * h[before, n, j] + u[k, j] * b
-            for k in range(steps - 1, -1, -1):
-                t = begin + k
-                before = _K + 1 if is_init[r, t] else k
-                for j in range(width):
-                    dy[j] = grad_y[r, t, channel + j]
-                grad_u[:], grad_step[:] = 0, 0
-                for n in range(N):
-                    b, c = B[r, t, n], C[r, t, n]
-                    sum_B, sum_C = zero, zero
-                    for j in range(a.shape[1]):
-                        g = grad_h[n, j] + c * dy[j]
-                        sum_C += dy[j] * h[k + 1, n, j]
-                        sum_B += g * u[k, j]
-                        grad_u[j] += g * b
-                        g *= decay[k, n, j]
-                        grad_h[n, j] = g
-                        g *= h[before, n, j]  # now of the exponent dt · A
-                        grad_step[j] += g * a[n, j]
-                        grad_a[n, j] += g * step[k, j]
-                    grad_B[tile, r, t, n] = sum_B
-                    grad_C[tile, r, t, n] = sum_C
-                if is_init[r, t]:
-                    grad_h[:] = 0
-                for j in range(width):
-                    grad_x[r, t, channel + j] = grad_u[j] * step[k, j]
-                    grad_dt[r, t, channel + j] = (
-                        grad_step[j] + grad_u[j] * x[r, t, channel + j]
-                    )
-        for n in range(N):
-            for j in range(width):
-                grad_A[r, channel + j, n] = grad_a[n, j]
-                grad_state[r, channel + j, n] = grad_h[n, j]
+    return -(-x.shape[2] // CHANNELS)
