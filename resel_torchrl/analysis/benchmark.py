@@ -182,6 +182,7 @@ def time_update(
     settings = config.train
     flags = ", compiled" if settings.compile else ""
     flags += ", CUDA graphs" if settings.cudagraph else ""
+    flags += ", bfloat16" if settings.autocast else ""
     if settings.matmul_precision != "highest":
         flags += f", matmul_precision={settings.matmul_precision}"
     row = functools.partial(

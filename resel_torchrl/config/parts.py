@@ -171,6 +171,7 @@ def make_learner(
         policy_delay=settings.policy_delay,
         reward_scale=settings.reward_scale,
         reuse_policy_context=settings.reuse_policy_context,
+        autocast=settings.autocast,
         compile=settings.compile,
         make_recorder=functools.partial(CudaRecorder, torch.device(config.device))
         if settings.cudagraph

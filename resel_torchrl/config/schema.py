@@ -192,6 +192,7 @@ class TrainConfig:
     collection: Literal["sync", "process"]
     collect_ahead: PositiveInt
     reuse_policy_context: bool
+    autocast: bool
     compile: bool
     cudagraph: bool
     matmul_precision: Literal["highest", "high", "medium"]

@@ -76,4 +76,5 @@ class ActorHead(nn.Module):
         check_size(self, "observation", observation, self.observation_size)
         check_size(self, "context", context, self.context_size)
         hidden = torch.cat([self.observation_map(observation), context], -1)
-        return self.layers(hidden)
+        # Under autocast products are lower, a distribution and its losses are not.
+        return self.layers(hidden).to(context.dtype)

@@ -42,9 +42,10 @@ class ContextTrunk(nn.Module):
         self, embedding: Tensor, is_init: Tensor, state: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Unroll over time: ``[R, L, input_size]`` to ``[R, L, context_size]``."""
-        x = nn.functional.elu_(self.in_projection(embedding))
+        dtype = self.out_projection.weight.dtype  # what autocast may leave
+        x = nn.functional.elu_(self.in_projection(embedding)).to(dtype)
         y, state = self.core(x, is_init, state)
-        return self.out_projection(nn.functional.elu(y)), state
+        return self.out_projection(nn.functional.elu(y)).to(dtype), state
 
     def step(
         self, embedding: Tensor, is_init: Tensor, state: Tensor

@@ -166,4 +166,4 @@ def ensemble_outputs(
     if weight.shape[-1] == 1 and x.device.type == "cpu":
         # A CPU's matrix products are slow where they have one column.
         return (x * weight.mT).sum(-1, keepdim=True) + bias
-    return torch.baddbmm(bias, x, weight)
+    return torch.baddbmm(bias, x, weight).to(weight.dtype)  # lower, under autocast

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from resel_torchrl.ops._precision import in_full_precision
 from resel_torchrl.ops._resets import any_requires_grad, masked_state, reset_steps
 
 
@@ -54,6 +55,7 @@ def linear_scan_naive(
 
 # A compiler would write the steps of time out, one by one.
 @torch.compiler.disable
+@in_full_precision
 def linear_scan(
     a: Tensor, b: Tensor, is_init: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from resel_torchrl.ops._precision import in_full_precision
 from resel_torchrl.ops._resets import any_requires_grad, masked_state, reset_steps
 
 
@@ -35,6 +36,7 @@ def lstm_scan_naive(
 
 # A compiler would write the steps of time out, one by one.
 @torch.compiler.disable
+@in_full_precision
 def lstm_scan(
     gates: Tensor, is_init: Tensor, weight_hh: Tensor, bias_hh: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor]:

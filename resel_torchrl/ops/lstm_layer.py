@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from resel_torchrl.ops._precision import in_full_precision
 from resel_torchrl.ops._resets import masked_state
 
 #: A sigmoid of minus this is exactly 0 and of plus this exactly 1, in any float type.
@@ -25,6 +26,7 @@ def has_fused_lstm(x: Tensor) -> bool:
 
 # A compiler would write the steps of time out, one by one.
 @torch.compiler.disable
+@in_full_precision
 def lstm_layer(
     x: Tensor,
     is_init: Tensor,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
 
-__all__ = ["matmul_precision", "set_matmul_precision"]
+__all__ = ["in_bfloat16", "matmul_precision", "set_matmul_precision"]
 
 Precision = Literal["highest", "high", "medium"]
 
@@ -50,3 +51,25 @@ def matmul_precision(precision: Precision) -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(before[0])
         torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def in_bfloat16(function: Callable, device_type: str) -> Callable:
+    """Has a function's matrix products made in bfloat16, by :class:`torch.autocast`.
+
+    Args:
+        function: Of tensors.
+        device_type: `cpu` or `cuda`.
+
+    >>> def product():
+    ...     return torch.ones(2, 2) @ torch.ones(2, 2)
+    >>> product().dtype, in_bfloat16(product, "cpu")().dtype
+    (torch.float32, torch.bfloat16)
+    """
+
+    @functools.wraps(function)
+    def run(*arguments):
+        # CUDA graphs allow no cache of cast weights, and few are met twice in a call.
+        with torch.autocast(device_type, torch.bfloat16, cache_enabled=False):
+            return function(*arguments)
+
+    return run

@@ -22,6 +22,7 @@ from resel_torchrl.training.finite import (
     check_tensors,
     check_terms,
 )
+from resel_torchrl.training.precision import in_bfloat16
 from resel_torchrl.training.update_metrics import (
     UpdateMetrics,
     contexts,
@@ -64,6 +65,9 @@ class Learner:
         reuse_policy_context: Where both terms are due, let the policy encode the batch
             once for them, at the cost of memory. TD3's target has a policy of its own,
             and nothing to reuse.
+        autocast: Whether the losses' matrix products are made in bfloat16, by
+            :class:`torch.autocast`. Recurrences, values, losses and parameters stay in
+            float32.
         compile: Whether the losses go through `torch.compile`, see
             :class:`CompiledFunction`.
         make_recorder: None launches one operation after the other. What makes a
@@ -112,6 +116,7 @@ class Learner:
         policy_delay: int = 2,
         reward_scale: float = 1.0,
         reuse_policy_context: bool = True,
+        autocast: bool = False,
         compile: bool = False,
         make_recorder: Callable[[], Recorder] | None = None,
     ) -> None:
@@ -123,11 +128,14 @@ class Learner:
         self.policy_delay = policy_delay
         self.reward_scale = reward_scale
         self.updates = 0
+        self.device = next(loss.parameters()).device
         terms = [loss.critic_loss, loss.policy_loss]
         if reuse_policy_context and hasattr(loss, "policy_context"):
             terms.append(loss.policy_context)
         if compile:
             terms = [CompiledFunction(term) for term in terms]
+        if autocast:
+            terms = [in_bfloat16(term, self.device.type) for term in terms]
         self._critic_terms, self._policy_terms, *rest = terms
         self._policy_context = rest[0] if rest else None
         self.groups = parameter_groups(
@@ -140,7 +148,6 @@ class Learner:
         self._rates = [group["lr"] for group in self.groups]
         # A group without a gradient is left alone, so one optimizer serves both steps.
         self.optimizer = torch.optim.AdamW(self.groups, fused=True)
-        self.device = next(loss.parameters()).device
         # A look at a value would wait for the GPU; there `metrics` looks.
         self._can_look = self.device.type == "cpu"
         self._steps: dict[str, Step] = {

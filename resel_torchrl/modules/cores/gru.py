@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from resel_torchrl.modules.cores.base import SequenceCore, xavier_zero_bias_
 from resel_torchrl.ops import gru_scan
-from resel_torchrl.ops._backends import device_type
+from resel_torchrl.ops._backends import choose, device_type
 from resel_torchrl.ops._resets import masked_state
 from resel_torchrl.ops.gru import BACKENDS, check_backend
 
@@ -66,12 +66,12 @@ class GRUCore(SequenceCore):
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`SequenceCore.forward`."""
         state = self.check_sequence(x, is_init, state)
-        # Time-major gates save a scan step by step a copy of three times the width.
-        gates = nn.functional.linear(
-            x.transpose(0, 1), self.weight_ih_l0, self.bias_ih_l0
-        )
+        # A loop over time reads its gates step by step, a kernel row by row.
+        by_step = choose(self.backend, BACKENDS, x).loops
+        x = x.transpose(0, 1).contiguous() if by_step else x
+        gates = nn.functional.linear(x, self.weight_ih_l0, self.bias_ih_l0)
         return gru_scan(
-            gates.transpose(0, 1),
+            gates.transpose(0, 1) if by_step else gates,
             is_init,
             self.weight_hh_l0,
             self.bias_hh_l0,

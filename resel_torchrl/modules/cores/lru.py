@@ -117,7 +117,8 @@ class LRUCore(SequenceCore):
     def _input(self, u):
         """γ ⊙ (B u), complex [*, N]."""
         weight = self.B * self.gamma_log.exp().unsqueeze(-1)
-        return _complex(nn.functional.linear(u, weight.flatten(0, 1)))
+        product = nn.functional.linear(u, weight.flatten(0, 1))
+        return _complex(product.to(u.dtype))  # lower, under autocast
 
     def _output(self, x, u, h):
         real, imaginary = self.C

@@ -58,9 +58,8 @@ class LSTMCore(SequenceCore):
                 self.bias_hh_l0,
                 state,
             )
-        gates = nn.functional.linear(
-            x.transpose(0, 1), self.weight_ih_l0, self.bias_ih_l0
-        )
+        by_step = x.transpose(0, 1).contiguous()
+        gates = nn.functional.linear(by_step, self.weight_ih_l0, self.bias_ih_l0)
         return lstm_scan(
             gates.transpose(0, 1), is_init, self.weight_hh_l0, self.bias_hh_l0, state
         )

@@ -74,6 +74,6 @@ class MinGRUCore(SequenceCore):
 
     def _gates(self, x):
         """Decays 1 - z and inputs z ⊙ g."""
-        gate, candidate = self.in_proj(self.norm(x)).chunk(2, -1)
+        gate, candidate = self.in_proj(self.norm(x)).to(x.dtype).chunk(2, -1)
         positive = torch.where(candidate >= 0, candidate + 0.5, candidate.sigmoid())
         return torch.sigmoid(-gate), torch.sigmoid(gate) * positive

@@ -44,7 +44,7 @@ class TransformerBlock(nn.Module):
         Returns:
             Outputs ``[R, L, size]``, and their keys and values ``[R, L, 2, size]``.
         """
-        query, key, value = self.in_proj(self.norm(x)).chunk(3, -1)
+        query, key, value = self.in_proj(self.norm(x)).to(x.dtype).chunk(3, -1)
         present = torch.stack([key, value], 2)
         key, value = torch.cat([present, past], 1).unbind(2)
         attended = nn.functional.scaled_dot_product_attention(
@@ -165,7 +165,7 @@ class TransformerCore(SequenceCore):
         for block, past in zip(self.blocks, cache.unbind(2), strict=True):
             x, keys_values = block(x, past, bias)
             present.append(keys_values)
-        y = self.out_proj(self.norm(x))
+        y = self.out_proj(self.norm(x)).to(x.dtype)
         y = y.masked_fill(spoilt.unsqueeze(-1), torch.nan)
         present = torch.stack(present, 2)  # [R, L, n_layers, 2, size]
         count = (position[:, -1] + 1).to(y.dtype).masked_fill(spoilt[:, -1], torch.nan)

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from resel_torchrl.ops import _backends
 from resel_torchrl.ops._backends import Backend
+from resel_torchrl.ops._precision import in_full_precision
 from resel_torchrl.ops.causal_conv.naive import causal_conv_naive, causal_conv_step
 from resel_torchrl.ops.causal_conv.plain import causal_conv_plain
 
@@ -42,6 +43,7 @@ def check_backend(backend: str) -> str:
     return _backends.check_backend(backend, BACKENDS, "causal_conv")
 
 
+@in_full_precision
 def causal_conv(
     x: Tensor,
     weight: Tensor,

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from resel_torchrl.ops import _backends
 from resel_torchrl.ops._backends import Backend
+from resel_torchrl.ops._precision import in_full_precision
 from resel_torchrl.ops.gru.naive import gru_scan_naive
 from resel_torchrl.ops.gru.plain import gru_scan_plain
 
@@ -40,6 +41,7 @@ def check_backend(backend: str) -> str:
     return _backends.check_backend(backend, BACKENDS, "gru_scan")
 
 
+@in_full_precision
 def gru_scan(
     gates: Tensor,
     is_init: Tensor,

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from resel_torchrl.ops import _backends
 from resel_torchrl.ops._backends import Backend
+from resel_torchrl.ops._precision import in_full_precision
 from resel_torchrl.ops.selective_scan.chunked import (
     chunk_length,
     selective_scan_chunked,
@@ -62,6 +63,7 @@ def check_backend(backend: str) -> str:
     return _backends.check_backend(backend, BACKENDS, "selective_scan")
 
 
+@in_full_precision
 def selective_scan(
     x: Tensor,
     dt: Tensor,

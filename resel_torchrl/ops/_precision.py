@@ -1,0 +1,49 @@
+"""Operations that compute in float32 where autocast would give them fewer bits."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["in_full_precision"]
+
+
+def in_full_precision(operation: Callable) -> Callable:
+    """Has an operation run outside of autocast, on float32 in place of lower types.
+
+    A recurrence adds up what it rounds. Under :class:`torch.autocast` the products
+    before it come in bfloat16; its own inputs, states and sums are float32 all the
+    same. Elsewhere nothing is changed.
+
+    Args:
+        operation: of tensors, the first one by position.
+
+    Examples:
+        >>> add = in_full_precision(lambda a, b: a + b)
+        >>> half = torch.ones(1, dtype=torch.bfloat16)
+        >>> with torch.autocast("cpu", torch.bfloat16):
+        ...     add(half, half).dtype
+        torch.float32
+        >>> add(half, half).dtype
+        torch.bfloat16
+    """
+
+    @functools.wraps(operation)
+    def run(*arguments, **options):
+        device = arguments[0].device.type
+        if not torch.is_autocast_enabled(device):
+            return operation(*arguments, **options)
+        with torch.autocast(device, enabled=False):
+            arguments = [_raised(value) for value in arguments]
+            options = {name: _raised(value) for name, value in options.items()}
+            return operation(*arguments, **options)
+
+    return run
+
+
+def _raised(value):
+    lower = isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
+    return value.float() if lower else value
