@@ -181,6 +181,7 @@ def time_update(
         floor = seconds_of(products, repetitions, config.device)
     settings = config.train
     flags = ", compiled" if settings.compile else ""
+    flags += ", parallel passes" if settings.parallel_passes else ""
     flags += ", CUDA graphs" if settings.cudagraph else ""
     flags += ", bfloat16" if settings.autocast else ""
     if settings.matmul_precision != "highest":

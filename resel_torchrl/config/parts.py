@@ -145,6 +145,7 @@ def make_learner(
     settings = config.train
     loss = loss_of(config, agent)
     loss.to(config.device)
+    loss.parallel_passes = settings.parallel_passes
     replay = config.replay
     longest = horizon  # of what is packed
     if replay.segment_length is not None:

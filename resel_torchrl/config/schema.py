@@ -194,6 +194,7 @@ class TrainConfig:
     reuse_policy_context: bool
     autocast: bool
     compile: bool
+    parallel_passes: bool
     cudagraph: bool
     matmul_precision: Literal["highest", "high", "medium"]
 

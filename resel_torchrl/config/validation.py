@@ -14,6 +14,7 @@ import gymnasium
 from resel_torchrl.config.core_checks import core_problems
 from resel_torchrl.config.curriculum import curriculum_problems
 from resel_torchrl.config.decay import decay_problems
+from resel_torchrl.config.devices import device_problems
 from resel_torchrl.config.environments import copies_problems
 from resel_torchrl.config.names import nearest
 from resel_torchrl.config.schema import Config
@@ -238,18 +239,7 @@ def _cross_checks(values: Mapping[str, Any]) -> list[str]:
             "an empty memory, got stored; set replay.segment_length, or leave it out."
         )
     problems += copies_problems(value) + curriculum_problems(value)
-    problems += decay_problems(value)
-    device = value("device")
-    if isinstance(device, str) and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        problems.append(
-            f"device: expected cpu, cuda or cuda:NUMBER, got {device!r}; write "
-            "device=cpu."
-        )
-    elif device == "cpu" and value("train.cudagraph") is True:
-        problems.append(
-            "train.cudagraph: expected false with device=cpu, which has no CUDA "
-            "graphs, got true; leave it out, or write device=cuda."
-        )
+    problems += decay_problems(value) + device_problems(value)
     return problems
 
 

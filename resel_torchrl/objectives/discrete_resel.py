@@ -23,9 +23,10 @@ from resel_torchrl.objectives.checks import (
     check_subset_size,
     check_temperature,
 )
-from resel_torchrl.objectives.episode_networks import EpisodeNetworks
+from resel_torchrl.objectives.episode_networks import EpisodeNetworks, Pass
 from resel_torchrl.objectives.networks import action_distribution, evaluate
 from resel_torchrl.objectives.packed import PackedBatch
+from resel_torchrl.objectives.side_streams import ParallelPasses
 from resel_torchrl.objectives.terms import (
     bounded_target,
     critic_term,
@@ -37,7 +38,7 @@ from resel_torchrl.objectives.terms import (
 )
 
 
-class DiscreteRESeLLoss(LossModule):
+class DiscreteRESeLLoss(ParallelPasses, LossModule):
     """RESeL on discrete actions: expectations over the actions replace samples.
 
     Interface, packed batches, encoder passes, masks and target bound are those of
@@ -254,17 +255,22 @@ class DiscreteRESeLLoss(LossModule):
         key = self.tensor_keys.action_value
         return evaluate(self.qvalue_network, inputs, key, params, actions=actions)
 
+    def _start_target(
+        self, batch: PackedBatch, policy_context: Tensor | None = None
+    ) -> tuple[Pass, Pass]:
+        """Begins the target's passes: the policy's and the target critic's."""
+        target = self.target_critic_encoder_params
+        return (
+            self._networks.start("actor_encoder", batch.rows, known=policy_context),
+            self._networks.start("critic_encoder", batch.rows, target),
+        )
+
     @torch.no_grad()
     def _compute_target(
-        self, batch: PackedBatch, policy_context: Tensor | None = None
+        self, batch: PackedBatch, policy: Pass, target_critic: Pass
     ) -> tuple[Tensor, Tensor]:
         """Target ``[R, T]`` and, bool ``[R, T]``, where its bootstrap was clamped."""
-        _, actor_context = self._networks.contexts(
-            "actor_encoder", batch.rows, known=policy_context
-        )
-        _, critic_context = self._networks.contexts(
-            "critic_encoder", batch.rows, self.target_critic_encoder_params
-        )
+        (_, actor_context), (_, critic_context) = policy(), target_critic()
         rows = batch.rows[:, 1:]
         probs, log_probs = self._act(rows, actor_context)
         values = self._values(
@@ -301,8 +307,9 @@ class DiscreteRESeLLoss(LossModule):
             KeyError: an entry is missing.
         """
         batch = self._read(tensordict)
-        target, clamped = self._compute_target(batch, policy_context)
+        passes = self._start_target(batch, policy_context)
         context, _ = self._networks.contexts("critic_encoder", batch.rows)
+        target, clamped = self._compute_target(batch, *passes)
         each = self._values(batch.rows[:, :-1], context, batch.action.shape[-1])
         values = functional.value_of_action(each, batch.action)
         loss, diagnostics = critic_term(
@@ -331,12 +338,13 @@ class DiscreteRESeLLoss(LossModule):
         """
         batch = self._read(tensordict)
         rows, mask, alpha = batch.rows[:, :-1], batch.mask, self._alpha
+        critic = self._networks.start("critic_encoder", batch.rows)
         actor_context, _ = self._networks.contexts(
             "actor_encoder", batch.rows, known=policy_context
         )
         probs, log_probs = self._act(rows, actor_context)
+        critic_context, _ = critic()
         with torch.no_grad():
-            critic_context, _ = self._networks.contexts("critic_encoder", batch.rows)
             values = self._values(rows, critic_context, probs.shape[-1])
         each = functional.actor_loss(log_probs, values, alpha)
         actor_term = functional.expectation(each, probs)

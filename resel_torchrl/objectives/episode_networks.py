@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -14,6 +14,10 @@ from torchrl.objectives import LossModule
 from resel_torchrl.objectives import functional
 from resel_torchrl.objectives.checks import check_modules_are_separate, context_key
 from resel_torchrl.objectives.networks import encode, observed_keys, state_keys
+from resel_torchrl.objectives.side_streams import SideStreams
+
+#: An encoder pass that has begun: gives the contexts of the transitions and successors.
+Pass = Callable[[], tuple[Tensor, Tensor]]
 
 
 class EpisodeNetworks:
@@ -64,6 +68,7 @@ class EpisodeNetworks:
             {"qvalue_network": qvalue_network, "critic_encoder": critic_encoder},
         )
         self.state_keys = state_keys(actor_encoder)
+        self.side_streams: SideStreams | None = None
         self.modules = {
             "actor_encoder": actor_encoder,
             "critic_encoder": critic_encoder,
@@ -151,6 +156,27 @@ class EpisodeNetworks:
                 "not detached."
             )
         return functional.unroll(lambda _: known, rows)
+
+    def start(
+        self,
+        name: str,
+        rows: TensorDictBase,
+        params: TensorDictBase | None = None,
+        known: Tensor | None = None,
+    ) -> Pass:
+        """Begins a pass without gradient; what it returns gives :meth:`contexts`.
+
+        On side streams the pass runs beside what is launched next; without them it is
+        made when it is asked for.
+        """
+
+        @torch.no_grad()
+        def contexts() -> tuple[Tensor, Tensor]:
+            return self.contexts(name, rows, params, known)
+
+        if self.side_streams is None or known is not None:
+            return contexts
+        return self.side_streams.start(contexts)
 
     def actor_inputs(self, rows: TensorDict, context: Tensor) -> TensorDict:
         """The rows with the actor's context among them."""

@@ -25,9 +25,10 @@ from resel_torchrl.objectives.checks import (
     check_subset_size,
     check_temperature,
 )
-from resel_torchrl.objectives.episode_networks import EpisodeNetworks
+from resel_torchrl.objectives.episode_networks import EpisodeNetworks, Pass
 from resel_torchrl.objectives.networks import act, evaluate
 from resel_torchrl.objectives.packed import PackedBatch
+from resel_torchrl.objectives.side_streams import ParallelPasses
 from resel_torchrl.objectives.terms import (
     bounded_target,
     critic_term,
@@ -38,7 +39,7 @@ from resel_torchrl.objectives.terms import (
 )
 
 
-class RESeLLoss(SACLoss):
+class RESeLLoss(ParallelPasses, SACLoss):
     """Soft actor-critic on whole episodes; actor and critic each own an encoder.
 
     It takes packed batches only (see :func:`resel_torchrl.replay.pack_episodes`) and
@@ -267,17 +268,22 @@ class RESeLLoss(SACLoss):
         key = self.tensor_keys.state_action_value
         return evaluate(self.qvalue_network, inputs, key, params)
 
+    def _start_target(
+        self, batch: PackedBatch, policy_context: Tensor | None = None
+    ) -> tuple[Pass, Pass]:
+        """Begins the target's passes: the policy's and the target critic's."""
+        target = self.target_critic_encoder_params
+        return (
+            self._networks.start("actor_encoder", batch.rows, known=policy_context),
+            self._networks.start("critic_encoder", batch.rows, target),
+        )
+
     @torch.no_grad()
     def _compute_target_v2(
-        self, batch: PackedBatch, policy_context: Tensor | None = None
+        self, batch: PackedBatch, policy: Pass, target_critic: Pass
     ) -> tuple[Tensor, Tensor]:
         """Target ``[R, T]`` and, bool ``[R, T]``, where its bootstrap was clamped."""
-        _, actor_context = self._networks.contexts(
-            "actor_encoder", batch.rows, known=policy_context
-        )
-        _, critic_context = self._networks.contexts(
-            "critic_encoder", batch.rows, self.target_critic_encoder_params
-        )
+        (_, actor_context), (_, critic_context) = policy(), target_critic()
         rows = batch.rows[:, 1:]
         action, log_prob = self._act(rows, actor_context)
         values = self._values(
@@ -305,8 +311,9 @@ class RESeLLoss(SACLoss):
             (mean Euclidean norm of the context).
         """
         batch = self._read(tensordict)
-        target, clamped = self._compute_target_v2(batch, policy_context)
+        passes = self._start_target(batch, policy_context)
         context, _ = self._networks.contexts("critic_encoder", batch.rows)
+        target, clamped = self._compute_target_v2(batch, *passes)
         values = self._values(batch.rows[:, :-1], context, batch.action)
         return critic_term(self, values, context, target, clamped, batch.mask)
 
@@ -325,11 +332,11 @@ class RESeLLoss(SACLoss):
         """
         batch = self._read(tensordict)
         rows = batch.rows[:, :-1]
+        critic = self._networks.start("critic_encoder", batch.rows)
         actor_context, _ = self._networks.contexts(
             "actor_encoder", batch.rows, known=policy_context
         )
-        with torch.no_grad():
-            critic_context, _ = self._networks.contexts("critic_encoder", batch.rows)
+        critic_context, _ = critic()
         action, log_prob = self._act(rows, actor_context)
         frozen = self.qvalue_network_params.detach()
         values = self._values(rows, critic_context, action, frozen)

@@ -17,9 +17,10 @@ from resel_torchrl.objectives.checks import (
     check_reduction,
     check_subset_size,
 )
-from resel_torchrl.objectives.episode_networks import EpisodeNetworks
+from resel_torchrl.objectives.episode_networks import EpisodeNetworks, Pass
 from resel_torchrl.objectives.networks import act_deterministically, evaluate
 from resel_torchrl.objectives.packed import PackedBatch
+from resel_torchrl.objectives.side_streams import ParallelPasses
 from resel_torchrl.objectives.terms import (
     bounded_target,
     critic_term,
@@ -30,7 +31,7 @@ from resel_torchrl.objectives.terms import (
 )
 
 
-class TD3RESeLLoss(LossModule):
+class TD3RESeLLoss(ParallelPasses, LossModule):
     """RESeL's encoders and rates on TD3: a deterministic actor, no temperature.
 
     Interface, packed batches, masks and target bound are those of :class:`RESeLLoss`,
@@ -226,15 +227,23 @@ class TD3RESeLLoss(LossModule):
         key = self.tensor_keys.state_action_value
         return evaluate(self.qvalue_network, inputs, key, params)
 
+    def _start_target(self, batch: PackedBatch) -> tuple[Pass, Pass]:
+        """Begins the target's passes: the target actor's and the target critic's."""
+        actor, critic = (
+            self.target_actor_encoder_params,
+            self.target_critic_encoder_params,
+        )
+        return (
+            self._networks.start("actor_encoder", batch.rows, actor),
+            self._networks.start("critic_encoder", batch.rows, critic),
+        )
+
     @torch.no_grad()
-    def _compute_target(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+    def _compute_target(
+        self, batch: PackedBatch, target_actor: Pass, target_critic: Pass
+    ) -> tuple[Tensor, Tensor]:
         """Target ``[R, T]`` and, bool ``[R, T]``, where its bootstrap was clamped."""
-        _, actor_context = self._networks.contexts(
-            "actor_encoder", batch.rows, self.target_actor_encoder_params
-        )
-        _, critic_context = self._networks.contexts(
-            "critic_encoder", batch.rows, self.target_critic_encoder_params
-        )
+        (_, actor_context), (_, critic_context) = target_actor(), target_critic()
         rows = batch.rows[:, 1:]
         action = functional.smoothed_action(
             self._act(rows, actor_context, self.target_actor_network_params),
@@ -266,8 +275,9 @@ class TD3RESeLLoss(LossModule):
             KeyError: an entry is missing.
         """
         batch = self._read(tensordict)
-        target, clamped = self._compute_target(batch)
+        passes = self._start_target(batch)
         context, _ = self._networks.contexts("critic_encoder", batch.rows)
+        target, clamped = self._compute_target(batch, *passes)
         values = self._values(batch.rows[:, :-1], context, batch.action)
         loss, diagnostics = critic_term(
             self, values, context, target, clamped, batch.mask
@@ -289,9 +299,9 @@ class TD3RESeLLoss(LossModule):
         """
         batch = self._read(tensordict)
         rows, mask = batch.rows[:, :-1], batch.mask
+        critic = self._networks.start("critic_encoder", batch.rows)
         actor_context, _ = self._networks.contexts("actor_encoder", batch.rows)
-        with torch.no_grad():
-            critic_context, _ = self._networks.contexts("critic_encoder", batch.rows)
+        critic_context, _ = critic()
         frozen = self.qvalue_network_params.detach()
         action = self._act(rows, actor_context)
         values = self._values(rows, critic_context, action, frozen)

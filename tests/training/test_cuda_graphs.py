@@ -211,8 +211,8 @@ def test_a_run_sets_the_precision_of_matrix_products(tmp_path, precision):
 @pytest.mark.gpu
 @pytest.mark.parametrize("core", ["mamba", "gru"])
 @pytest.mark.parametrize("algorithm", ["resel", "td3_resel"])
-@pytest.mark.parametrize("compiled", [False, True])
-def test_cuda_graphs_make_the_same_updates(core, algorithm, compiled):
+@pytest.mark.parametrize("option", [None, "compile", "parallel_passes"])
+def test_cuda_graphs_make_the_same_updates(core, algorithm, option):
     """Two layouts, a measured update between replays, and a state that is loaded."""
     options = [
         "task=pendulum_v",
@@ -224,8 +224,8 @@ def test_cuda_graphs_make_the_same_updates(core, algorithm, compiled):
     learners = []
     for recorded in (False, True):
         torch.manual_seed(0)
-        compile_it = f"train.compile={str(recorded and compiled).lower()}"
-        learner, _ = synthetic_learner(compose([*options, compile_it]))
+        more = [f"train.{option}=true"] if recorded and option else []
+        learner, _ = synthetic_learner(compose([*options, *more]))
         if recorded:
             learner._make_recorder = lambda: CudaRecorder(torch.device("cuda"))
             learner._forget_recorded()

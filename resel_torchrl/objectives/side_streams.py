@@ -1,0 +1,90 @@
+"""Passes without gradient beside others, on CUDA streams of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+
+__all__ = ["ParallelPasses", "SideStreams"]
+
+Result = TypeVar("Result")
+
+
+class SideStreams:
+    """Streams that take turns in running what is started beside the current one.
+
+    What is started sees all that the current stream was given before, and is finished
+    for what the current stream is given after its result was asked for. Between two
+    starts on one stream all of its results must have been asked for, as a loss does
+    that asks for each within one term: then no memory is given away while another
+    stream still works on it.
+
+    Args:
+        count: most that run at the same time.
+
+    Examples:
+        >>> if torch.cuda.is_available():
+        ...     x = torch.ones(3, device="cuda")
+        ...     double = SideStreams().start(lambda: 2 * x)
+        ...     assert (x + 1).sum() == double().sum()
+    """
+
+    def __init__(self, count: int = 2) -> None:
+        self.count = count
+        self._streams: list[torch.cuda.Stream] = []
+        self._started = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy, or another process, has streams of its own.
+        return {"count": self.count, "_streams": [], "_started": 0}
+
+    def start(self, function: Callable[[], Result]) -> Callable[[], Result]:
+        """Launches a function's work.
+
+        Args:
+            function: makes tensors, without gradient, on the current device.
+
+        Returns:
+            What has the current stream wait for that work and gives the result.
+        """
+        if not self._streams:
+            self._streams = [torch.cuda.Stream() for _ in range(self.count)]
+        stream = self._streams[self._started % self.count]
+        self._started += 1
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            result = function()
+
+        def finished() -> Result:
+            torch.cuda.current_stream().wait_stream(stream)
+            return result
+
+        return finished
+
+
+class ParallelPasses:
+    """Gives a loss with ``_networks`` the switch ``parallel_passes``."""
+
+    @property
+    def parallel_passes(self) -> bool:
+        """Whether passes without gradient run on CUDA streams beside the others.
+
+        False at first. The encoders of a term do not depend on each other, and alone
+        none of them fills a large GPU. What they compute stays the same.
+
+        Raises:
+            ValueError: when set for a loss on another device.
+        """
+        return self._networks.side_streams is not None
+
+    @parallel_passes.setter
+    def parallel_passes(self, wanted: bool) -> None:
+        device = next(self.parameters()).device
+        if wanted and device.type != "cuda":
+            raise ValueError(
+                f"parallel_passes: expected a loss on a CUDA device, got {device}. "
+                "Move the networks there, or leave it False."
+            )
+        self._networks.side_streams = SideStreams() if wanted else None
