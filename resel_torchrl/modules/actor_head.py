@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from resel_torchrl.modules._checks import check_size
 from resel_torchrl.modules.init import xavier_linear
+from resel_torchrl.ops._precision import in_full_precision
 
 __all__ = ["ActorHead"]
 
@@ -76,5 +77,11 @@ class ActorHead(nn.Module):
         check_size(self, "observation", observation, self.observation_size)
         check_size(self, "context", context, self.context_size)
         hidden = torch.cat([self.observation_map(observation), context], -1)
-        # Under autocast products are lower, a distribution and its losses are not.
-        return self.layers(hidden).to(context.dtype)
+        *layers, last = self.layers
+        for layer in layers:
+            hidden = layer(hidden)
+        return _last_layer(hidden, last.weight, last.bias)
+
+
+# Autocast leaves a distribution's parameters all of their digits.
+_last_layer = in_full_precision(nn.functional.linear)

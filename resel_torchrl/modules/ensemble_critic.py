@@ -11,6 +11,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
 from resel_torchrl.modules._checks import check_size
+from resel_torchrl.ops._precision import in_full_precision
 
 __all__ = ["EnsembleCritic"]
 
@@ -162,8 +163,13 @@ def ensemble_outputs(
     for i in range(last):
         x = torch.baddbmm(biases[i].unsqueeze(1), x, weights[i])
         x = nn.functional.elu_(x)  # its slope follows from its output, which is kept
-    weight, bias = weights[last], biases[last].unsqueeze(1)
+    return _last_layer(x, weights[last], biases[last].unsqueeze(1))
+
+
+@in_full_precision
+def _last_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Values of members; autocast leaves them all of their digits."""
     if weight.shape[-1] == 1 and x.device.type == "cpu":
         # A CPU's matrix products are slow where they have one column.
         return (x * weight.mT).sum(-1, keepdim=True) + bias
-    return torch.baddbmm(bias, x, weight).to(weight.dtype)  # lower, under autocast
+    return torch.baddbmm(bias, x, weight)

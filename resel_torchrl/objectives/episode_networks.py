@@ -166,8 +166,8 @@ class EpisodeNetworks:
     ) -> Pass:
         """Begins a pass without gradient; what it returns gives :meth:`contexts`.
 
-        On side streams the pass runs beside what is launched next; without them it is
-        made when it is asked for.
+        On side streams it runs beside what is launched next; without them it is made
+        right away, while no other has left anything to be kept.
         """
 
         @torch.no_grad()
@@ -175,7 +175,8 @@ class EpisodeNetworks:
             return self.contexts(name, rows, params, known)
 
         if self.side_streams is None or known is not None:
-            return contexts
+            made = contexts()
+            return lambda: made
         return self.side_streams.start(contexts)
 
     def actor_inputs(self, rows: TensorDict, context: Tensor) -> TensorDict:

@@ -16,49 +16,51 @@ class SideStreams:
     """Streams that take turns in running what is started beside the current one.
 
     What is started sees all that the current stream was given before, and is finished
-    for what the current stream is given after its result was asked for. Between two
-    starts on one stream all of its results must have been asked for, as a loss does
-    that asks for each within one term: then no memory is given away while another
-    stream still works on it.
+    for what the current stream is given after its result was asked for. All starts must
+    come from one stream, or from streams that have waited for each other, and each
+    result must have been asked for before its stream is used again, as a loss does
+    within one term: then no memory is given away while a stream still works on it.
+    Each has memory and workspaces of its own.
 
     Args:
+        device: the GPU.
         count: most that run at the same time.
 
     Examples:
         >>> if torch.cuda.is_available():
         ...     x = torch.ones(3, device="cuda")
-        ...     double = SideStreams().start(lambda: 2 * x)
+        ...     double = SideStreams(x.device).start(lambda: 2 * x)
         ...     assert (x + 1).sum() == double().sum()
     """
 
-    def __init__(self, count: int = 2) -> None:
-        self.count = count
+    def __init__(self, device: torch.device, count: int = 2) -> None:
+        self.device, self.count = device, count
         self._streams: list[torch.cuda.Stream] = []
         self._started = 0
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy, or another process, has streams of its own.
-        return {"count": self.count, "_streams": [], "_started": 0}
+        return self.__dict__ | {"_streams": [], "_started": 0}
 
     def start(self, function: Callable[[], Result]) -> Callable[[], Result]:
         """Launches a function's work.
 
         Args:
-            function: makes tensors, without gradient, on the current device.
+            function: makes tensors on the device, without gradient.
 
         Returns:
             What has the current stream wait for that work and gives the result.
         """
         if not self._streams:
-            self._streams = [torch.cuda.Stream() for _ in range(self.count)]
+            self._streams = [torch.cuda.Stream(self.device) for _ in range(self.count)]
         stream = self._streams[self._started % self.count]
         self._started += 1
-        stream.wait_stream(torch.cuda.current_stream())
+        stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):
             result = function()
 
         def finished() -> Result:
-            torch.cuda.current_stream().wait_stream(stream)
+            torch.cuda.current_stream(self.device).wait_stream(stream)
             return result
 
         return finished
@@ -72,10 +74,11 @@ class ParallelPasses:
         """Whether passes without gradient run on CUDA streams beside the others.
 
         False at first. The encoders of a term do not depend on each other, and alone
-        none of them fills a large GPU. What they compute stays the same.
+        none of them fills a large GPU. What they compute stays the same; the streams
+        take memory. It holds for the device that the loss is on when it is set.
 
         Raises:
-            ValueError: when set for a loss on another device.
+            ValueError: when set for a loss on another device than a GPU.
         """
         return self._networks.side_streams is not None
 
@@ -87,4 +90,4 @@ class ParallelPasses:
                 f"parallel_passes: expected a loss on a CUDA device, got {device}. "
                 "Move the networks there, or leave it False."
             )
-        self._networks.side_streams = SideStreams() if wanted else None
+        self._networks.side_streams = SideStreams(device) if wanted else None

@@ -1,5 +1,7 @@
 """Reset-aware sequence operations on plain tensors; they know no networks."""
 
+# Notes the process that it is loaded in: a fork has no threads of its parent's.
+import resel_torchrl.ops._threads  # noqa: F401
 from resel_torchrl.ops.causal_conv import (
     causal_conv,
     causal_conv_naive,

@@ -19,7 +19,7 @@ def in_full_precision(operation: Callable) -> Callable:
     same. Elsewhere nothing is changed.
 
     Args:
-        operation: of tensors, the first one by position.
+        operation: of tensors on one device.
 
     Examples:
         >>> add = in_full_precision(lambda a, b: a + b)
@@ -33,8 +33,12 @@ def in_full_precision(operation: Callable) -> Callable:
 
     @functools.wraps(operation)
     def run(*arguments, **options):
-        device = arguments[0].device.type
-        if not torch.is_autocast_enabled(device):
+        given = (*arguments, *options.values())
+        device = next(v for v in given if isinstance(v, Tensor)).device.type
+        if not (
+            torch.amp.is_autocast_available(device)
+            and torch.is_autocast_enabled(device)
+        ):
             return operation(*arguments, **options)
         with torch.autocast(device, enabled=False):
             arguments = [_raised(value) for value in arguments]

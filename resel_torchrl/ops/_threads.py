@@ -6,6 +6,7 @@ import ctypes
 import functools
 import itertools
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -55,19 +56,25 @@ def run_items(items: int, run: Callable, *arguments) -> None:
         return
 
     failures: list[BaseException] = []
+    present: set[int] = set()
 
     def work(_: int | None) -> None:
         try:
+            present.add(threading.get_ident())
             for part in parts:
                 run(*part, *arguments)
         except BaseException as error:  # a function called from C cannot raise
             failures.append(error)
 
     run_team(_TeamFunction(work), None, threads, 0)
-    if not failures:
-        work(None)  # what a thread left that was interrupted before it began
-    if failures:
-        raise failures[0]
+    if threading.get_ident() not in present:
+        # A signal's handler raised on the way into `work`, where C dropped it.
+        failures.append(KeyboardInterrupt())
+    try:
+        if failures:
+            raise failures[0]
+    finally:
+        failures.clear()  # else its traceback would hold on to all arguments
 
 
 @functools.cache

@@ -17,11 +17,14 @@ from tests.objectives.episodes import (
     pack,
 )
 
+GPU = torch.device("cuda", 1)
+
 
 class FakeStream:
     """Runs at once; remembers what waited for what, in order."""
 
-    def __init__(self, log, name=None):
+    def __init__(self, log, device, name=None):
+        assert device == GPU
         self.log, self.name = log, name or f"side {id(self)}"
 
     def wait_stream(self, other):
@@ -32,7 +35,7 @@ class FakeStream:
 def streams(monkeypatch):
     """CUDA's streams without CUDA; gives the log and the present stream."""
     log = []
-    current = [FakeStream(log, "main")]
+    current = [FakeStream(log, GPU, "main")]
 
     @contextlib.contextmanager
     def use(stream):
@@ -40,8 +43,10 @@ def streams(monkeypatch):
         yield
         current.pop()
 
-    monkeypatch.setattr(torch.cuda, "Stream", lambda: FakeStream(log))
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: current[-1])
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: FakeStream(log, device))
+    monkeypatch.setattr(
+        torch.cuda, "current_stream", lambda device: current[-1 if device == GPU else 9]
+    )
     monkeypatch.setattr(torch.cuda, "stream", use)
     return log, current
 
@@ -75,7 +80,7 @@ def test_what_needs_no_gradient_runs_beside(streams, algorithm, term, on_main):
         return context(name, rows, params)
 
     networks.context = watched
-    networks.side_streams = SideStreams()
+    networks.side_streams = SideStreams(GPU)
     got = terms_and_gradients(loss, batch, term)
     assert len(got) == len(expected)
     assert all(map(torch.equal, got, expected))
@@ -93,7 +98,7 @@ def test_what_needs_no_gradient_runs_beside(streams, algorithm, term, on_main):
 def test_a_context_that_is_known_starts_nothing(streams):
     log, _ = streams
     loss, batch = make_loss(), batch_for("resel")
-    loss._networks.side_streams = SideStreams()
+    loss._networks.side_streams = SideStreams(GPU)
     loss.critic_loss(batch, loss.policy_context(batch).detach())
     (_, side, main), joined = log
     assert main == "main" != side
@@ -101,10 +106,10 @@ def test_a_context_that_is_known_starts_nothing(streams):
 
 
 def test_a_copy_has_streams_of_its_own(streams):
-    side = SideStreams()
+    side = SideStreams(GPU)
     side.start(lambda: None)()
     for other in (copy.deepcopy(side), pickle.loads(pickle.dumps(side))):
-        assert other.count == 2
+        assert (other.count, other.device) == (2, GPU)
         assert other._streams == []
 
 

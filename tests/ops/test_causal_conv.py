@@ -7,7 +7,7 @@ import torch
 
 from resel_torchrl.ops import causal_conv, causal_conv_step
 from resel_torchrl.ops.causal_conv import BACKENDS
-from tests.ops.cases import flags, saved_bytes
+from tests.ops.cases import flags, poisoned_memory, saved_bytes
 
 
 def _inputs(R, L, D, K):
@@ -76,3 +76,31 @@ def test_silu_of_the_outputs(backend):
     linear, same = causal_conv(*inputs, backend="naive")
     torch.testing.assert_close(y, torch.nn.functional.silu(linear))
     assert torch.equal(last, same)
+
+
+@pytest.mark.skipif(not BACKENDS["cpu"].is_installed(), reason="Numba is not installed")
+@pytest.mark.parametrize("silu", [False, True])
+@pytest.mark.parametrize(("K", "L"), [(1, 9), (8, 3), (8, 40), (9, 70), (66, 131)])
+def test_any_number_of_taps(K, L, silu):
+    """Loops over taps go by fours, and a block of time may be shorter than they are."""
+    is_init = flags(2, L, 0.05)
+    results = []
+    for backend in ("cpu", "naive"):
+        inputs = [tensor.requires_grad_() for tensor in _inputs(2, L, 5, K)]
+        x, weight, bias, state = inputs
+        y, last = causal_conv(
+            x, weight, bias, is_init, state, silu=silu, backend=backend
+        )
+        loss = (y * y.detach().cos()).sum() + (last * last.detach().cos()).sum()
+        gradients = torch.autograd.grad(loss, inputs)
+        results.append([y, last, *gradients])
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.skipif(not BACKENDS["cpu"].is_installed(), reason="Numba is not installed")
+def test_no_step_leaves_the_state():
+    x, weight, bias, state = _inputs(1, 0, 3, 4)
+    is_init = flags(1, 0)
+    with poisoned_memory():
+        _, last = causal_conv(x, weight, bias, is_init, state, backend="cpu")
+    assert torch.equal(last, state)

@@ -72,3 +72,10 @@ def test_control_without_it_the_state_is_lower():
         kept, _ = function(sequence, is_init, *weights, state, **naive)
         lost, _ = function.__wrapped__(sequence, is_init, *weights, state, **naive)
     assert (kept - lost).abs().max() > 1e-3
+
+
+def test_arguments_by_keyword():
+    is_init, state = flags(R, L, 0.05), torch.zeros(R, H)
+    by_keyword = {"a": rates(), "b": normal(R, L, H), "is_init": is_init}
+    h, _ = linear_scan(**by_keyword, state=state)
+    assert torch.equal(h, linear_scan(rates(), normal(R, L, H), is_init, state)[0])

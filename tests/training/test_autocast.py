@@ -5,7 +5,13 @@ import torch
 
 from resel_torchrl.analysis.synthetic import synthetic_learner
 from resel_torchrl.config import compose
-from resel_torchrl.modules import CORES
+from resel_torchrl.modules import (
+    CORES,
+    CategoricalActor,
+    DiscreteEnsembleCritic,
+    EnsembleCritic,
+    TanhNormalActor,
+)
 from tests.training.runs import leaves, resume, start
 from tests.training.test_update import DISCRETE
 
@@ -48,6 +54,26 @@ def test_losses_are_those_of_float32_to_some_digits(core, algorithm):
                 gradient.flatten(), rounded[name].flatten(), 0
             )
             assert cosine > 0.99, name
+
+
+@pytest.mark.parametrize("actions", [None, 3])
+def test_outputs_of_the_heads_have_all_of_their_digits(actions):
+    """Rounded to bfloat16, values near 200 would be whole numbers."""
+    sizes = {"context_size": 4, "embedding_size": 4, "hidden_sizes": (8,)}
+    observation, context = torch.randn(50, 3), torch.randn(50, 4)
+    if actions is None:
+        critic, actor = EnsembleCritic(3, 2, **sizes), TanhNormalActor(3, 2, **sizes)
+        inputs = observation, torch.randn(50, 2), context
+    else:
+        critic = DiscreteEnsembleCritic(3, actions, **sizes)
+        actor = CategoricalActor(3, actions, **sizes)
+        inputs = observation, context
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = critic.values(*inputs), actor.network.outputs(observation, context)
+    for output in outputs:
+        assert output.dtype == torch.float32
+        rounded = output == output.bfloat16()
+        assert rounded.float().mean() < 0.5
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def _conv(
     y, last = _conv_shapes(x, weight, bias, is_init, state, silu)
     rows = last.new_empty(last.mT.shape)
     run_items(
-        x.shape[0] * -(-x.shape[1] // _T) * -(-x.shape[2] // _W),
+        x.shape[0] * max(-(-x.shape[1] // _T), 1) * -(-x.shape[2] // _W),
         _forward,
         *flat_rows(x),
         *flat(weight.t(), bias),
@@ -183,7 +183,7 @@ def _forward(first, last, x, stride, weights, bias, is_init, state, y, after, si
     L = is_init.shape[1]
     D = len(bias)
     K = len(weights) // D
-    tiles, blocks = (D + _W - 1) // _W, (L + _T - 1) // _T
+    tiles, blocks = (D + _W - 1) // _W, max((L + _T - 1) // _T, 1)
     zero = y.dtype.type(0)
     for item in range(first, last):
         r, block = item // (tiles * blocks), item // tiles % blocks
