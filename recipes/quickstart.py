@@ -51,7 +51,7 @@ def main(overrides: Sequence[str], run_dir: Path = RUN) -> None:
         config = compose(["task=pendulum_v", f"resume={run_dir}"])
         run, config = open_run(config, [f"resume={run_dir}", *overrides])
     else:
-        print("Training on Pendulum-V-v0: 4 to 7 minutes on one CPU core.", flush=True)
+        print("Training on Pendulum-V-v0: 4 to 10 minutes on one CPU core.", flush=True)
         run, config = open_run(
             compose(["task=pendulum_v", f"run_dir={run_dir}", *overrides])
         )
