@@ -255,16 +255,6 @@ class DiscreteRESeLLoss(ParallelPasses, LossModule):
         key = self.tensor_keys.action_value
         return evaluate(self.qvalue_network, inputs, key, params, actions=actions)
 
-    def _start_target(
-        self, batch: PackedBatch, policy_context: Tensor | None = None
-    ) -> tuple[Pass, Pass]:
-        """Begins the target's passes: the policy's and the target critic's."""
-        target = self.target_critic_encoder_params
-        return (
-            self._networks.start("actor_encoder", batch.rows, known=policy_context),
-            self._networks.start("critic_encoder", batch.rows, target),
-        )
-
     @torch.no_grad()
     def _compute_target(
         self, batch: PackedBatch, policy: Pass, target_critic: Pass

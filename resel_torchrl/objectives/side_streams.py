@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from resel_torchrl.objectives.episode_networks import Pass
+    from resel_torchrl.objectives.packed import PackedBatch
 
 __all__ = ["ParallelPasses", "SideStreams"]
 
@@ -67,7 +72,17 @@ class SideStreams:
 
 
 class ParallelPasses:
-    """Gives a loss with ``_networks`` the switch ``parallel_passes``."""
+    """For a loss with ``_networks``: passes begun together, on streams if wanted."""
+
+    def _start_target(
+        self, batch: PackedBatch, policy_context: Tensor | None = None
+    ) -> tuple[Pass, Pass]:
+        """Begins the target's passes: the policy's and the target critic's."""
+        target = self.target_critic_encoder_params
+        return (
+            self._networks.start("actor_encoder", batch.rows, known=policy_context),
+            self._networks.start("critic_encoder", batch.rows, target),
+        )
 
     @property
     def parallel_passes(self) -> bool:

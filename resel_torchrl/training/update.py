@@ -66,8 +66,8 @@ class Learner:
             once for them, at the cost of memory. TD3's target has a policy of its own,
             and nothing to reuse.
         autocast: Whether the losses' matrix products are made in bfloat16, by
-            :class:`torch.autocast`. Recurrences, values, losses and parameters stay in
-            float32.
+            :class:`torch.autocast`. Recurrences, the last layers of the heads, losses
+            and parameters stay in float32.
         compile: Whether the losses go through `torch.compile`, see
             :class:`CompiledFunction`.
         make_recorder: None launches one operation after the other. What makes a
