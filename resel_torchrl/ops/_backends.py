@@ -147,26 +147,28 @@ def blank_rows(backend: str, backends: Mapping[str, Backend]) -> int:
 def choose(backend: str, backends: Mapping[str, Backend], x: Tensor) -> Backend:
     """The implementation for ``x``; a specialised one before plain PyTorch's.
 
+    Where there are no rows it is the specification, so that no other has to care.
+
     Args:
         backend: a name that :func:`check_backend` has passed.
-        backends: implementations by name, with one called ``"torch"``.
-        x: an input of the operation.
+        backends: implementations by name, with ones called ``"naive"`` and ``"torch"``.
+        x: an input of the operation, ``[R, ...]``.
 
     Raises:
         ValueError: if the implementation does not run on the device of ``x``.
     """
+    chosen = backends["torch" if backend == "auto" else backend]
     if backend == "auto":
         for candidate in backends.values():
             if candidate.suits(x):
-                return candidate
-        return backends["torch"]
-    chosen = backends[backend]
+                chosen = candidate
+                break
     if chosen.device not in (None, x.device.type):
         raise ValueError(
             f"Backend {backend!r} expected tensors on {chosen.device}, got "
             f"{x.device}. Move them, or use backend 'auto'."
         )
-    return chosen
+    return chosen if x.shape[0] else backends["naive"]
 
 
 def pick(backend: str, backends: Mapping[str, Backend], x: Tensor) -> Callable:
