@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from resel_torchrl.analysis.synthetic import synthetic_learner
 from resel_torchrl.config import compose, make_training, open_run
 from resel_torchrl.training import load_policy
 
@@ -31,3 +32,31 @@ def test_a_run_on_a_gpu_stops_resumes_and_loads_on_a_cpu(tmp_path, algorithm):
     assert {p.device.type for p in parameters} == {"cuda"}
     policy = load_policy(run.path)
     assert abs(policy(torch.zeros(1).numpy(), first=True)).max() <= 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("core", ["mamba", "gru"])
+@pytest.mark.parametrize("algorithm", ["resel", "td3_resel"])
+def test_parallel_passes_make_the_same_updates(core, algorithm):
+    """Without graphs: memory goes back and forth between streams at every update."""
+    options = ["task=pendulum_v", "device=cuda", f"core={core}"]
+    options += [f"agent.algorithm={algorithm}", "agent.hidden_size=16"]
+    states = []
+    for parallel in ("false", "true"):
+        torch.manual_seed(0)
+        more = [*options, f"train.parallel_passes={parallel}"]
+        learner, _ = synthetic_learner(compose(more))
+        assert learner.loss.parallel_passes == (parallel == "true")
+        for number in range(60):
+            learner.batch_size = (800, 400)[number // 2 % 2]
+            learner.update()
+        learner.check()
+        states.append(learner.loss.state_dict())
+    for name, value in states[0].items():
+        torch.testing.assert_close(
+            states[1][name],
+            value,
+            rtol=1e-3,
+            atol=1e-5,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
