@@ -9,10 +9,11 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
+import torch
 
 __all__ = ["Measurement", "describe_machine", "measurement_table", "write_measurements"]
 
@@ -85,16 +86,20 @@ class Measurement:
         )
 
 
+_PACKAGES = ("torchrl", "tensordict", "numba", "triton")
+
+
 def describe_machine() -> dict[str, str]:
     """What a figure depends on beside the code.
 
     Returns:
-        Model of the CPU, logical cores that this process may use, system, versions of
-        Python, PyTorch, TorchRL and TensorDict, and the load: the runnable processes
-        of the last minute, which is well below 1 on an idle machine.
+        Model of the CPU, logical cores that this process may use, the GPU, system,
+        versions of Python, PyTorch (and its build), TorchRL, TensorDict, Numba and
+        Triton, and the load: the runnable processes of the last minute, which is well
+        below 1 on an idle machine. ``none`` stands for what is not there.
 
     >>> ", ".join(describe_machine())
-    'cpu, cores, system, python, torch, torchrl, tensordict, load'
+    'cpu, cores, gpu, system, python, torch, torchrl, tensordict, numba, triton, load'
     """
     cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
@@ -103,11 +108,20 @@ def describe_machine() -> dict[str, str]:
     return {
         "cpu": _cpu_model(),
         "cores": str(cores),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "torchrl", "tensordict")},
+        "torch": torch.__version__,
+        **{name: _version(name) for name in _PACKAGES},
         "load": load,
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
 
 
 def measurement_table(measurements: Iterable[Measurement]) -> str:

@@ -157,7 +157,7 @@ def bounded_target(
 
 def temperature(log_alpha: Tensor, low: float | None, high: float | None) -> Tensor:
     """Temperature without gradient; ``log_alpha`` is brought to its range in place."""
-    if (low, high) != (None, None):
+    if low is not None or high is not None:
         log_alpha.data.clamp_(low, high)
     return settled(log_alpha.detach().exp())
 

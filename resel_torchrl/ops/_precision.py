@@ -35,10 +35,7 @@ def in_full_precision(operation: Callable) -> Callable:
     def run(*arguments, **options):
         given = (*arguments, *options.values())
         device = next(v for v in given if isinstance(v, Tensor)).device.type
-        if not (
-            torch.amp.is_autocast_available(device)
-            and torch.is_autocast_enabled(device)
-        ):
+        if not (_has_autocast(device) and torch.is_autocast_enabled(device)):
             return operation(*arguments, **options)
         with torch.autocast(device, enabled=False):
             arguments = [_raised(value) for value in arguments]
@@ -46,6 +43,11 @@ def in_full_precision(operation: Callable) -> Callable:
             return operation(*arguments, **options)
 
     return run
+
+
+def _has_autocast(device: str) -> bool:
+    # PyTorch 2.11 cannot trace the question; what is compiled for has autocast.
+    return torch.compiler.is_compiling() or torch.amp.is_autocast_available(device)
 
 
 def _raised(value):

@@ -224,6 +224,16 @@ def test_csv_has_a_line_per_row_and_the_machine(tmp_path):
     assert measurement_table(rows).count("\n") == 2
 
 
+def test_the_gpu_is_named_and_a_missing_package_is_none(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100")
+    measurements = sys.modules["resel_torchrl.analysis.measurements"]
+    monkeypatch.setattr(measurements, "_PACKAGES", ("torchrl", "no-such-package"))
+    machine = describe_machine()
+    assert machine["gpu"] == "NVIDIA H100"
+    assert machine["torchrl"] != "none" and machine["no-such-package"] == "none"
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
