@@ -1,8 +1,8 @@
 """Losses on PyTorch's meta device, whose tensors have no values.
 
-A look at a value, for which the host would wait for a GPU, fails there, and so does
-arithmetic with a tensor left on the CPU. Triton's operations take part with the shapes
-they declare.
+A look at a value, for which the host would wait for a GPU, fails there, and a tensor on
+the CPU is noticed, which would be copied, or stay as it was in a CUDA graph. Triton's
+operations take part with the shapes they declare.
 """
 
 import dataclasses
@@ -10,6 +10,8 @@ import importlib
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from resel_torchrl.modules import CORES
 from resel_torchrl.objectives import functional
@@ -46,14 +48,25 @@ def on_meta(algorithm, core):
     return loss, pack(episodes, ROW_LENGTH).to("meta")
 
 
+class NothingOnTheCPU(TorchDispatchMode):
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for leaf in tree_leaves((args, kwargs, out)):
+            if isinstance(leaf, torch.Tensor) and leaf.device.type == "cpu":
+                raise RuntimeError(f"a tensor on the CPU in {function}")
+        return out
+
+
 def make_all_terms(loss, batch):
     """As in an update with both terms, and in one with the critic's alone."""
-    context = ()
-    if hasattr(loss, "policy_context"):
-        context = (loss.policy_context(batch),)
-    loss.critic_loss(batch, *(c.detach() for c in context))["loss_qvalue"].backward()
-    total(loss.policy_loss(batch, *context)).backward()
-    loss.critic_loss(batch)["loss_qvalue"].backward()
+    with NothingOnTheCPU():
+        context = ()
+        if hasattr(loss, "policy_context"):
+            context = (loss.policy_context(batch),)
+        terms = loss.critic_loss(batch, *(c.detach() for c in context))
+        terms["loss_qvalue"].backward()
+        total(loss.policy_loss(batch, *context)).backward()
+        loss.critic_loss(batch)["loss_qvalue"].backward()
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -92,13 +105,10 @@ def test_the_control_a_look_or_a_tensor_elsewhere_is_noticed(monkeypatch):
     def with_a_look(reward, *others):
         return target(reward, *others) if reward.any() else reward
 
-    def with_rewards_elsewhere(reward, *others):
-        return target(torch.zeros(reward.shape), *others)
-
-    for function, message in (
-        (with_a_look, "meta tensors"),
-        (with_rewards_elsewhere, "device meta"),
-    ):
-        monkeypatch.setattr(functional, "td_target", function)
-        with pytest.raises(RuntimeError, match=message):
-            loss.critic_loss(batch)
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError) as error:
+        patch.setattr(functional, "td_target", with_a_look)
+        make_all_terms(loss, batch)
+    assert "meta tensors" in str(error.value)
+    monkeypatch.setattr(functional, "draw_subset", lambda *_: torch.arange(2))
+    with pytest.raises(RuntimeError, match="on the CPU in aten"):
+        make_all_terms(loss, batch)
