@@ -1,4 +1,4 @@
-"""torch.export takes cores with no loop over time in Python, for any length and flags."""
+"""torch.export takes cores that do not loop over time in Python, for any length."""
 
 import pytest
 import torch
