@@ -79,19 +79,24 @@ def run_items(items: int, run: Callable, *arguments) -> None:
 
 @functools.cache
 def _openmp_team() -> Callable | None:
-    """OpenMP's entry that runs a function on a team, out of what PyTorch is linked to.
+    """OpenMP's entry that runs a function on a team, found where PyTorch finds it.
 
-    None where there is none, as on macOS and Windows.
+    That is first what the whole process shares, as a library that was preloaded, then
+    what PyTorch is linked to. None where there is none, as on macOS and Windows.
     """
     library = Path(torch.__file__).with_name("lib") / "libtorch_cpu.so"
-    try:
-        run_team = ctypes.CDLL(str(library)).GOMP_parallel
-    except (OSError, AttributeError):
+    if not library.exists():
         return None
-    unsigned = ctypes.c_uint
-    run_team.argtypes = _TeamFunction, ctypes.c_void_p, unsigned, unsigned
-    run_team.restype = None
-    return run_team
+    for scope in (None, str(library)):
+        try:
+            run_team = ctypes.CDLL(scope).GOMP_parallel
+        except (OSError, AttributeError):
+            continue
+        unsigned = ctypes.c_uint
+        run_team.argtypes = _TeamFunction, ctypes.c_void_p, unsigned, unsigned
+        run_team.restype = None
+        return run_team
+    return None
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import sys
 import threading
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -114,6 +115,18 @@ def test_the_team_is_pytorchs(way, more):
     command = [sys.executable, "-c", _TEAM, way]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == more
+
+
+@needs_team
+@pytest.mark.parametrize("preloaded", [True, False])
+def test_a_preloaded_openmp_is_the_one_that_pytorch_runs_on(monkeypatch, preloaded):
+    def open_library(scope):
+        entries = SimpleNamespace(GOMP_parallel=SimpleNamespace(of=scope))
+        return SimpleNamespace() if scope is None and not preloaded else entries
+
+    monkeypatch.setattr(_threads.ctypes, "CDLL", open_library)
+    found = _threads._openmp_team.__wrapped__().of
+    assert found is None if preloaded else found.endswith("libtorch_cpu.so")
 
 
 _FORK = """
