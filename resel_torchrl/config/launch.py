@@ -43,6 +43,7 @@ from resel_torchrl.config.parts import (
     make_buffer,
     make_learner,
 )
+from resel_torchrl.config.schedules import unreached
 from resel_torchrl.config.schema import Config
 from resel_torchrl.config.validation import ConfigError
 from resel_torchrl.envs import TaskInfo
@@ -116,7 +117,8 @@ def make_training(config: Config, run: RunDirectory) -> Training:
 
     What a resumed run was given (`steps`, `eval`, `log`) is stored in its directory, so
     the next resume goes on with it. PyTorch's threads and precision are set for the
-    whole process, which also keeps the memory that it frees.
+    whole process, which also keeps the memory that it frees. A warning tells what is
+    planned for steps after the last.
 
     Args:
         config: The configuration of the run.
@@ -137,6 +139,8 @@ def make_training(config: Config, run: RunDirectory) -> Training:
     ['step_0000000020']
     """
     config, task = _checked_task(config)
+    for sentence in unreached(config):
+        torchrl_logger.warning(sentence)
     torch.set_num_threads(config.threads)
     set_matmul_precision(config.train.matmul_precision)
     keep_freed_memory()

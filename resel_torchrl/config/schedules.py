@@ -1,0 +1,40 @@
+"""What a configuration plans for steps that its run does not reach."""
+
+from __future__ import annotations
+
+from resel_torchrl.config.schema import Config
+
+__all__ = ["unreached"]
+
+
+def unreached(config: Config) -> list[str]:
+    """What begins or ends after the run's last step, in sentences.
+
+    A run that is only shorter than planned, as to try it out, is no mistake.
+
+    Args:
+        config: The configuration.
+
+    >>> from resel_torchrl.config import compose
+    >>> unreached(compose(["task=pendulum_v"]))
+    []
+    >>> unreached(compose(["task=pendulum_v", "steps=25_000"]))
+    ['optim.decay_steps: the learning rates fall until step 30000, and the run ends at \
+step 25000.']
+    """
+    found = []
+    begins = config.curriculum.at_steps or []
+    late = sum(begin >= config.steps for begin in begins)
+    if config.curriculum.option is not None and late:
+        found.append(
+            f"curriculum.at_steps: the last {late} of {len(begins) + 1} values begin "
+            f"at step {begins[-late]} or later, and the run ends at step "
+            f"{config.steps}: training does not reach the whole task."
+        )
+    decay = config.optim.decay_steps
+    if decay is not None and decay[1] > config.steps:
+        found.append(
+            f"optim.decay_steps: the learning rates fall until step {decay[1]}, and "
+            f"the run ends at step {config.steps}."
+        )
+    return found
