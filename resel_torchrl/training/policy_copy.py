@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import nn
+
+from resel_torchrl.training.transfer import load_weights
 
 __all__ = ["PolicyCopy"]
 
@@ -38,10 +39,9 @@ class PolicyCopy:
         self.age = 0
         self._copy()
 
-    @torch.no_grad()
     def _copy(self) -> None:
-        for source, copy in self.pairs:
-            copy.load_state_dict(source.state_dict())
+        sources, copies = zip(*self.pairs, strict=True)
+        load_weights(copies, sources)
         self.age = 0
 
     def updated(self) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from resel_torchrl.training.transfer import load_weights
+
 __all__ = ["SharedWeights", "WeightReader"]
 
 # Places in the shared numbers: a count that is odd while weights are being written,
@@ -66,12 +68,10 @@ class SharedWeights:
         if self._numbers[UPDATES] - self._numbers[PUBLISHED] >= self.every:
             self.publish()
 
-    @torch.no_grad()
     def publish(self) -> None:
         """Copies the weights as they are now to where readers see them."""
         self._numbers[VERSION] += 1
-        for source, shared in zip(self.sources, self.copies, strict=True):
-            shared.load_state_dict(source.state_dict())
+        load_weights(self.copies, self.sources)
         self._numbers[PUBLISHED] = self._numbers[UPDATES]
         self._numbers[VERSION] += 1
 

@@ -23,6 +23,7 @@ from resel_torchrl.training.finite import (
     check_terms,
 )
 from resel_torchrl.training.precision import in_bfloat16
+from resel_torchrl.training.transfer import moved
 from resel_torchrl.training.update_metrics import (
     UpdateMetrics,
     contexts,
@@ -264,9 +265,9 @@ class Learner:
         norms = gradient_norms(self.groups)
         before = contexts(batch, encoder)
         self.optimizer.step()
-        moved = (contexts(batch, encoder) - before).norm(dim=-1)
+        shift = (contexts(batch, encoder) - before).norm(dim=-1)
         learned = batch.get("learning_mask", batch.get("valid")).squeeze(-1)
-        change = torch.where(learned, moved, 0.0).sum() / learned.sum()
+        change = torch.where(learned, shift, 0.0).sum() / learned.sum()
         self._row.measured(role, **norms, **{f"context_{role}_change": change})
 
     def check(self) -> None:
@@ -344,7 +345,7 @@ def _moved(batch: TensorDict, device: torch.device | str) -> TensorDict:
 
     def move(value: Tensor) -> Tensor:
         if value.stride(1):
-            return value.to(device)
-        return value[:, :1].to(device).expand_as(value)
+            return moved(value, device)
+        return moved(value[:, :1], device).expand_as(value)
 
     return batch.apply(move, device=device)

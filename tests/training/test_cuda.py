@@ -1,11 +1,13 @@
 """Learning on a GPU, acting on the CPU."""
 
+import copy
+
 import pytest
 import torch
 
 from resel_torchrl.analysis.synthetic import synthetic_learner
 from resel_torchrl.config import compose, make_training, open_run
-from resel_torchrl.training import load_policy
+from resel_torchrl.training import PolicyCopy, load_policy
 
 
 @pytest.mark.gpu
@@ -60,3 +62,40 @@ def test_parallel_passes_make_the_same_updates(core, algorithm):
             atol=1e-5,
             msg=lambda text, name=name: f"{name}: {text}",
         )
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("core", ["mamba", "gru"])
+@pytest.mark.parametrize("recorded", ["false", "true"])
+def test_the_host_waits_for_no_update_and_no_batch(core, recorded):
+    """The control is the way of a batch through memory that is not page-locked."""
+    options = ["task=pendulum_v", "device=cuda", f"core={core}"]
+    options += ["agent.hidden_size=16", f"train.cudagraph={recorded}"]
+    if recorded == "true":
+        options.append("optim.decay_steps=null")
+    learner, _ = synthetic_learner(compose(options))
+    for _ in range(12):  # compiles, measures, records
+        learner.update()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(4):
+            learner.update()
+        with pytest.raises(RuntimeError, match="synchroniz"):
+            torch.ones(1000).to("cuda")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    learner.check()
+
+
+@pytest.mark.gpu
+def test_weights_come_to_the_cpu_as_they_are_at_the_call():
+    source = torch.nn.Sequential(torch.nn.Linear(300, 300), torch.nn.BatchNorm1d(300))
+    source.cuda()
+    copied = copy.deepcopy(source).cpu()
+    acting = PolicyCopy([source], [copied], every=1)
+    for number in range(1, 20):
+        with torch.no_grad():
+            source[0].weight.fill_(float(number))
+            acting.updated()
+            source[0].weight.fill_(-1.0)
+        assert (copied[0].weight == number).all()
