@@ -98,3 +98,15 @@ def assert_same_run(folder: Path, other: Path) -> None:
         assert first.keys() == second.keys()
         different = [key for key in first if not same(first[key], second[key])]
         assert not different, (part, different)
+
+
+def assert_alike(got, wanted):
+    """Tensors by name, equal but for rounding that grew over many updates."""
+    for name, value in wanted.items():
+        torch.testing.assert_close(
+            got[name],
+            value,
+            rtol=1e-3,
+            atol=1e-5,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )

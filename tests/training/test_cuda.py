@@ -8,6 +8,7 @@ import torch
 from resel_torchrl.analysis.synthetic import synthetic_learner
 from resel_torchrl.config import compose, make_training, open_run
 from resel_torchrl.training import PolicyCopy, load_policy
+from tests.training.runs import assert_alike
 
 
 @pytest.mark.gpu
@@ -54,14 +55,7 @@ def test_parallel_passes_make_the_same_updates(core, algorithm):
             learner.update()
         learner.check()
         states.append(learner.loss.state_dict())
-    for name, value in states[0].items():
-        torch.testing.assert_close(
-            states[1][name],
-            value,
-            rtol=1e-3,
-            atol=1e-5,
-            msg=lambda text, name=name: f"{name}: {text}",
-        )
+    assert_alike(states[1], states[0])
 
 
 @pytest.mark.gpu

@@ -13,7 +13,7 @@ from resel_torchrl.analysis.synthetic import synthetic_learner
 from resel_torchrl.config import ConfigError, compose, parts
 from resel_torchrl.training import CudaRecorder, matmul_precision
 from resel_torchrl.training.cuda_graphs import GraphedFunction, StaticBatch, layout
-from tests.training.runs import leaves, resume, rows, start
+from tests.training.runs import assert_alike, leaves, resume, rows, start
 from tests.training.tape import record
 
 OPTIONS = ["steps=120", "eval.interval=0", "log.interval=40"]
@@ -243,11 +243,4 @@ def test_cuda_graphs_make_the_same_updates(core, algorithm, option):
     counts = [function.n_recorded for function in graphed._graphed.values()]
     assert sorted(counts) == [0, 2, 2]
     states = [{**x.loss.state_dict(), **x._row.sums} for x in (eager, graphed)]
-    for name, value in states[0].items():
-        torch.testing.assert_close(
-            states[1][name],
-            value,
-            rtol=1e-3,
-            atol=1e-5,
-            msg=lambda text, name=name: f"{name}: {text}",
-        )
+    assert_alike(states[1], states[0])
