@@ -20,6 +20,7 @@ class PolicyCopy:
         copies: Modules that act, in the same order.
         every: Updates between two refreshes.
 
+    >>> import torch
     >>> source, copy = nn.Linear(1, 1), nn.Linear(1, 1)
     >>> acting = PolicyCopy([source], [copy], every=2)
     >>> _ = source.weight.data.add_(1.0)
