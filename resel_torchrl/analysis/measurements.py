@@ -111,7 +111,7 @@ def describe_machine() -> dict[str, str]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         **{name: _version(name) for name in _PACKAGES},
         "load": load,
     }

@@ -19,8 +19,8 @@ def unreached(config: Config) -> list[str]:
     >>> unreached(compose(["task=pendulum_v"]))
     []
     >>> unreached(compose(["task=pendulum_v", "steps=25_000"]))
-    ['optim.decay_steps: the learning rates fall until step 30000, and the run ends at \
-step 25000.']
+    ['optim.decay_steps: the learning rates would fall from step 20000 to 30000, and \
+the run ends at step 25000.']
     """
     found = []
     begins = config.curriculum.at_steps or []
@@ -34,7 +34,7 @@ step 25000.']
     decay = config.optim.decay_steps
     if decay is not None and decay[1] > config.steps:
         found.append(
-            f"optim.decay_steps: the learning rates fall until step {decay[1]}, and "
-            f"the run ends at step {config.steps}."
+            f"optim.decay_steps: the learning rates would fall from step {decay[0]} to "
+            f"{decay[1]}, and the run ends at step {config.steps}."
         )
     return found

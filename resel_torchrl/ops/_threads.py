@@ -81,8 +81,9 @@ def run_items(items: int, run: Callable, *arguments) -> None:
 def _openmp_team() -> Callable | None:
     """OpenMP's entry that runs a function on a team, found where PyTorch finds it.
 
-    That is first what the whole process shares, as a library that was preloaded, then
-    what PyTorch is linked to. None where there is none, as on macOS and Windows.
+    That is first what the whole process shares, as a library that was preloaded (or
+    loaded for all since), then what PyTorch is linked to. None where there is none, as
+    on macOS and Windows.
     """
     library = Path(torch.__file__).with_name("lib") / "libtorch_cpu.so"
     if not library.exists():

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from resel_torchrl.training.transfer import load_weights
+from resel_torchrl.training.transfer import states_on_cpu
 
 __all__ = ["PolicyCopy"]
 
@@ -41,8 +41,9 @@ class PolicyCopy:
         self._copy()
 
     def _copy(self) -> None:
-        sources, copies = zip(*self.pairs, strict=True)
-        load_weights(copies, sources)
+        states = states_on_cpu([source for source, _ in self.pairs])
+        for (_, copy), state in zip(self.pairs, states, strict=True):
+            copy.load_state_dict(state)
         self.age = 0
 
     def updated(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from resel_torchrl.training.transfer import load_weights
+from resel_torchrl.training.transfer import states_on_cpu
 
 __all__ = ["SharedWeights", "WeightReader"]
 
@@ -70,8 +70,10 @@ class SharedWeights:
 
     def publish(self) -> None:
         """Copies the weights as they are now to where readers see them."""
+        states = states_on_cpu(self.sources)  # may wait, and readers need not
         self._numbers[VERSION] += 1
-        load_weights(self.copies, self.sources)
+        for shared, state in zip(self.copies, states, strict=True):
+            shared.load_state_dict(state)
         self._numbers[PUBLISHED] = self._numbers[UPDATES]
         self._numbers[VERSION] += 1
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["load_weights", "moved"]
+__all__ = ["moved", "states_on_cpu"]
 
 
 def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
@@ -26,43 +26,32 @@ def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
     """
     device = torch.device(device)
     if tensor.device.type == "cpu" and device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
+        return tensor.contiguous().pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 @torch.no_grad()
-def load_weights(copies: Sequence[nn.Module], sources: Sequence[nn.Module]) -> None:
-    """Loads modules on the CPU with the weights of others, on any one device.
+def states_on_cpu(modules: Sequence[nn.Module]) -> list[dict[str, Any]]:
+    """State dictionaries of modules, to load others on the CPU with.
 
-    From a GPU all come by one wait, not by one for each tensor.
+    From a GPU all tensors come by one wait, not by one for each.
 
     Args:
-        copies: they get the weights.
-        sources: modules like them, in the same order.
+        modules: on any one device; on the CPU their tensors are not copied.
 
     >>> source, copy = nn.Linear(1, 1), nn.Linear(1, 1)
-    >>> load_weights([copy], [source])
-    >>> torch.equal(copy.weight, source.weight)
-    True
+    >>> [state] = states_on_cpu([source])
+    >>> copy.load_state_dict(state), torch.equal(copy.weight, source.weight)
+    (<All keys matched successfully>, True)
     """
-    states = [source.state_dict() for source in sources]
-    devices = {
-        value.device
-        for state in states
-        for value in state.values()
-        if isinstance(value, Tensor) and value.device.type == "cuda"
-    }
-    if devices:
-        states = [{k: _on_the_way(v) for k, v in state.items()} for state in states]
-        for device in devices:
-            torch.cuda.current_stream(device).synchronize()
-    for copy, state in zip(copies, states, strict=True):
-        copy.load_state_dict(state)
-
-
-def _on_the_way(value: Any) -> Any:
-    """A tensor of a GPU in page-locked memory, which is not there yet."""
-    if not isinstance(value, Tensor) or value.device.type != "cuda":
-        return value
-    host = torch.empty_like(value, device="cpu", pin_memory=True)
-    return host.copy_(value, non_blocking=True)
+    states = [module.state_dict() for module in modules]
+    devices = set()
+    for state in states:
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.device.type == "cuda":
+                devices.add(value.device)
+                host = torch.empty_like(value, device="cpu", pin_memory=True)
+                state[name] = host.copy_(value, non_blocking=True)
+    for device in devices:
+        torch.cuda.current_stream(device).synchronize()
+    return states

@@ -25,7 +25,7 @@ MAZE = [
             ("the last 2 of 3 values begin at step 200 or later, and the run ends",),
         ),
         (["optim.decay_steps=[0,130]"], ()),
-        (["optim.decay_steps=[0,131]"], ("fall until step 131, and the run ends",)),
+        (["optim.decay_steps=[0,131]"], ("fall from step 0 to 131, and the run ends",)),
     ],
 )
 def test_what_begins_or_ends_after_the_last_step_is_told(
