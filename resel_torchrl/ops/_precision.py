@@ -45,9 +45,9 @@ def in_full_precision(operation: Callable) -> Callable:
     return run
 
 
+@torch.compiler.assume_constant_result  # PyTorch 2.11 cannot trace the question
 def _has_autocast(device: str) -> bool:
-    # PyTorch 2.11 cannot trace the question; what is compiled for has autocast.
-    return torch.compiler.is_compiling() or torch.amp.is_autocast_available(device)
+    return torch.amp.is_autocast_available(device)
 
 
 def _raised(value):

@@ -11,6 +11,7 @@ from resel_torchrl.ops import (
     lstm_scan,
     selective_scan,
 )
+from resel_torchrl.ops._precision import in_full_precision
 from tests.ops.cases import flags
 
 R, L, H = 2, 40, 6
@@ -79,3 +80,9 @@ def test_arguments_by_keyword():
     by_keyword = {"a": rates(), "b": normal(R, L, H), "is_init": is_init}
     h, _ = linear_scan(**by_keyword, state=state)
     assert torch.equal(h, linear_scan(rates(), normal(R, L, H), is_init, state)[0])
+
+
+def test_compiles_for_a_device_without_autocast():
+    add = in_full_precision(lambda a, b: a + b)
+    compiled = torch.compile(add, backend="eager", fullgraph=True)
+    assert compiled(*torch.ones(2, 3, device="meta")).device.type == "meta"
