@@ -27,9 +27,9 @@ the run ends at step 25000.']
     late = sum(begin >= config.steps for begin in begins)
     if config.curriculum.option is not None and late:
         found.append(
-            f"curriculum.at_steps: the last {late} of {len(begins) + 1} values begin "
-            f"at step {begins[-late]} or later, and the run ends at step "
-            f"{config.steps}: training does not reach the whole task."
+            f"curriculum.at_steps: the last stages would begin at steps "
+            f"{begins[-late:]}, and the run ends at step {config.steps}: training does "
+            "not reach the whole task."
         )
     decay = config.optim.decay_steps
     if decay is not None and decay[1] > config.steps:

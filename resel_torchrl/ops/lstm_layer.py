@@ -74,7 +74,7 @@ def lstm_layer(
     later = is_init.clone()
     later[:, 0] = False  # the first column has no row before it, only `state`
     blanks = later.cumsum(1)  # [R, L], blank rows up to each row
-    added = int(blanks[:, -1].max())
+    added = max(blanks[:, -1].tolist(), default=0)
     if added:
         R, L, D = x.shape
         row = torch.arange(R).unsqueeze(-1)

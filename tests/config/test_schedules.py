@@ -18,11 +18,11 @@ MAZE = [
         ([*MAZE, "curriculum.at_steps=[30,129]"], ()),
         (
             [*MAZE, "curriculum.at_steps=[30,130]"],
-            ("the last 1 of 3 values begin at step 130 or later, and the run ends",),
+            ("begin at steps [130], and the run ends",),
         ),
         (
             [*MAZE, "curriculum.at_steps=[200,300]"],
-            ("the last 2 of 3 values begin at step 200 or later, and the run ends",),
+            ("begin at steps [200, 300], and the run ends",),
         ),
         (["optim.decay_steps=[0,130]"], ()),
         (["optim.decay_steps=[0,131]"], ("fall from step 0 to 131, and the run ends",)),

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from resel_torchrl.modules import make_core
 
@@ -32,3 +33,16 @@ def test_an_exported_core_serves_for_other_lengths_and_flags(name):
     names = {str(node.target) for node in program.graph.nodes}
     own = {name for name in names if name.startswith("resel_torchrl.")}
     assert bool(own) == (name in ("gru", "mamba"))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *(("lstm", {}), ("lru", {}), ("min_gru", {})),
+        *(("gru", {"backend": "torch"}), ("mamba", {"backend": "torch"})),
+    ],
+)
+def test_a_loop_that_looks_at_start_flags_cannot_be_exported(name, options):
+    core = make_core(name, SIZE, **options)
+    with torch.no_grad(), pytest.raises(GuardOnDataDependentSymNode):
+        torch.export.export(core, inputs(core, 20))

@@ -42,8 +42,7 @@ def on_meta(algorithm, core):
     modules = make_modules(core, algorithm=algorithm)
     for module in modules.values():
         module.to("meta")
-    with torch.device("meta"):
-        loss = LOSSES[algorithm](**modules)
+    loss = LOSSES[algorithm](**modules).to("meta")  # as in training: made, then moved
     episodes = make_episodes(LENGTHS, discrete=is_discrete(algorithm))
     return loss, pack(episodes, ROW_LENGTH).to("meta")
 

@@ -1,10 +1,14 @@
 """A batch of no rows gives none back, whatever the backend; gradients are zero."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from resel_torchrl.modules import CORES, make_core
 from resel_torchrl.ops import causal_conv, gru_scan, linear_scan, lstm_scan
-from resel_torchrl.ops.selective_scan import selective_scan
+from resel_torchrl.ops._backends import choose
+from resel_torchrl.ops.selective_scan import BACKENDS, selective_scan
 
 L, D, N, K = 5, 4, 3, 8
 
@@ -63,3 +67,22 @@ def test_no_rows_give_none_back(run, backend):
     for tensor, grad in zip(inputs, grads, strict=True):
         assert grad.shape == tensor.shape
         assert not grad.any()
+
+
+@pytest.mark.parametrize("name", CORES)
+def test_cores_give_none_back(name):
+    core = make_core(name, 16)
+    x = torch.zeros(0, L, 16, requires_grad=True)
+    is_init = torch.zeros(0, L, dtype=torch.bool)
+    y, state = core(x, is_init, torch.zeros(0, core.state_size))
+    assert y.shape == (0, L, 16) and state.shape == (0, core.state_size)
+    y.sum().backward()
+    assert x.grad.shape == x.shape
+
+
+@pytest.mark.parametrize(("rows", "chosen"), [(0, "naive"), (1, "triton")])
+def test_a_gpu_s_kernels_are_not_launched_for_none(rows, chosen):
+    """A launch of no programs is an error; one row is the control."""
+    backends = {**BACKENDS, "triton": replace(BACKENDS["triton"], device="meta")}
+    x = torch.empty(rows, L, D, device="meta")
+    assert choose("triton", backends, x) is backends[chosen]

@@ -119,7 +119,9 @@ def test_the_team_is_pytorchs(way, more):
 
 @needs_team
 @pytest.mark.parametrize("preloaded", [True, False])
-def test_a_preloaded_openmp_is_the_one_that_pytorch_runs_on(monkeypatch, preloaded):
+def test_what_the_process_shares_comes_before_what_pytorch_is_linked_to(
+    monkeypatch, preloaded
+):
     def open_library(scope):
         entries = SimpleNamespace(GOMP_parallel=SimpleNamespace(of=scope))
         return SimpleNamespace() if scope is None and not preloaded else entries

@@ -63,7 +63,6 @@ def test_parallel_passes_make_the_same_updates(core, algorithm):
 @pytest.mark.parametrize("recorded", ["false", "true"])
 def test_the_host_waits_for_no_update_and_no_batch(core, recorded):
     """None that PyTorch tells of; the control is the usual way of a batch."""
-    pytest.importorskip("triton")  # loops in plain PyTorch look at start flags
     options = ["task=pendulum_v", "device=cuda", f"core={core}"]
     options += ["agent.hidden_size=16", f"train.cudagraph={recorded}"]
     if recorded == "true":

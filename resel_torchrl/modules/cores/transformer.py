@@ -138,6 +138,8 @@ class TransformerCore(SequenceCore):
             state = x.new_zeros(()).expand(x.shape[0], self.state_size)
         self.check_sequence(x, is_init, state)
         R, L, _ = x.shape
+        if not R:  # no longest episode to make room for
+            return x, state
         time = torch.arange(L, device=x.device)
         start = torch.where(is_init, time, -1).cummax(1).values  # last one; -1: none
         length, spoilt = _read_length(state, is_init[:, 0], self.max_length)
