@@ -7,7 +7,8 @@ a random policy and the two controls, which were trained by the same command:
     python -m resel_torchrl train --multirun task=pendulum_v \
         core=lstm,one_step,memoryless seed=0,1,2
 
-Run again, it goes on where it stopped; remove runs/quickstart to start afresh.
+Run again, it goes on where it stopped; remove runs/quickstart to start afresh. Values
+of the run can be given, for example `seed=1 run_dir=runs/quickstart-seed1`.
 """
 
 import statistics
@@ -18,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from resel_torchrl.analysis import plot_curves, read_results, read_runs, write_results
-from resel_torchrl.config import compose, make_training, open_run
+from resel_torchrl.config import ConfigError, compose, make_training, open_run
 from resel_torchrl.envs import make_gym
-from resel_torchrl.training import evaluate
+from resel_torchrl.training import RunError, evaluate
 
 RUN = Path("runs/quickstart")
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "light" / "pendulum_v.csv"
@@ -44,39 +45,44 @@ def last_returns(results, agent: str) -> list[float]:
     return list(last.values())
 
 
-def main(overrides: Sequence[str], run_dir: Path = RUN) -> None:
-    """Train, or go on; then compare."""
-    shipped = [r for r in read_results(RESULTS) if r.agent in CONTROLS]
+def main(overrides: Sequence[str]) -> None:
+    """Train, or go on; then compare. What can fail is done before the training."""
+    given = [o for o in overrides if not o.startswith("run_dir=")]
+    chosen = [o.removeprefix("run_dir=") for o in overrides if o not in given]
+    run_dir = Path(chosen[-1]) if chosen else RUN
     if (run_dir / "config.yaml").exists():
-        config = compose(["task=pendulum_v", f"resume={run_dir}"])
-        run, config = open_run(config, [f"resume={run_dir}", *overrides])
+        resume = [f"resume={run_dir}", *given]
+        run, config = open_run(compose(["task=pendulum_v", *resume]), resume)
     else:
-        print("Training on Pendulum-V-v0: 4 to 10 minutes on one CPU core.", flush=True)
         run, config = open_run(
-            compose(["task=pendulum_v", f"run_dir={run_dir}", *overrides])
+            compose(["task=pendulum_v", f"run_dir={run_dir}", *given])
         )
-    make_training(config, run).run()
-
-    own = read_runs([run_dir])
-    agent = own[-1].agent
+    shipped = [r for r in read_results(RESULTS) if r.agent in CONTROLS]
     rows = [("random policy", random_return(config), "")]
     for name, title in CONTROLS.items():
         returns = last_returns(shipped, name)
-        rows.append(
-            (title, statistics.fmean(returns), f"{len(returns)} seeds, shipped")
-        )
+        note = f"{len(returns)} seeds, shipped"
+        rows.append((title, statistics.fmean(returns), note))
+    data, picture = run.plots / "quickstart.csv", run.plots / "quickstart.png"
+    write_results(data, shipped)
+    plot_curves(data, picture)
+
+    make_training(config, run).run()
+
+    own = read_runs([run.path])
+    agent = own[-1].agent
     rows.append((f"recurrent agent ({agent})", own[-1].episode_return, "this run"))
     print(f"\n{config.env.id}: mean return of {config.eval.episodes} episodes")
     for title, value, note in rows:
         print(f"  {title:26s}{value:8.0f}   {note}".rstrip())
-
-    data = run.plots / "quickstart.csv"
     write_results(data, [*own, *shipped])
-    print(f"\nLearning curves: {plot_curves(data, run.plots / 'quickstart.png')}")
+    print(f"\nLearning curves: {plot_curves(data, picture)}")
 
 
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except KeyboardInterrupt:
-        sys.exit("Saved. `make quickstart` goes on from here.")
+        sys.exit("Saved. The same command goes on from here.")
+    except (ConfigError, RunError) as error:
+        sys.exit(str(error))

@@ -147,7 +147,12 @@ class Training:
         """
         collector = self.collector
         self.records.begin_row(collector.steps, self.learner.updates)
-        progress = Progress(self.steps, done=collector.steps, shown=self.console)
+        progress = Progress(
+            self.steps,
+            done=collector.steps,
+            eval_interval=self.eval_interval if self.evaluation else 0,
+            shown=self.console,
+        )
         try:
             with stop_on_signal() as stop, progress:
                 while collector.steps < self.steps and stop.signal is None:
@@ -171,8 +176,9 @@ class Training:
             progress.episode(result.episode_return)
         step = self.collector.steps
         updates = self._update(step - before)
-        progress.step(step - before, updates)
-        self.records.spend(time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        progress.step(step - before, updates, seconds)
+        self.records.spend(seconds)
 
         def due(interval: int) -> bool:
             return before // interval < step // interval
@@ -180,7 +186,9 @@ class Training:
         if due(self.log_interval):
             self._log()
         if self.evaluation and self.eval_interval and due(self.eval_interval):
+            began = time.perf_counter()
             self._evaluate()
+            progress.evaluation(time.perf_counter() - began)
         if due(self.checkpoint_interval):
             self._save()
 

@@ -16,18 +16,20 @@ def load(name):
     return module
 
 
+SHORT = (
+    "steps=600",
+    "train.random_steps=200",
+    "train.updates_per_step=0.02",
+    "eval.interval=200",
+    "eval.episodes=2",
+    "log.console=false",
+)
+
+
 def test_quickstart_trains_compares_draws_and_goes_on(tmp_path, capsys):
     quickstart = load("quickstart")
-    short = [
-        "steps=600",
-        "train.random_steps=200",
-        "train.updates_per_step=0.02",
-        "eval.interval=200",
-        "eval.episodes=2",
-        "log.console=false",
-    ]
-    run = tmp_path / "run"
-    quickstart.main(short, run)
+    run = tmp_path / "elsewhere"
+    quickstart.main([*SHORT, f"run_dir={run}"])
     first = capsys.readouterr().out
     assert "random policy" in first
     assert "memoryless control" in first
@@ -37,8 +39,22 @@ def test_quickstart_trains_compares_draws_and_goes_on(tmp_path, capsys):
         agents = {row["agent"] for row in csv.DictReader(stream)}
     assert agents == {"lstm", "memoryless", "one_step"}
 
-    quickstart.main([], run)  # finished: nothing is trained again, the table is
+    # Finished: nothing is trained again, the table is the same.
+    quickstart.main([f"run_dir={run}"])
     assert capsys.readouterr().out.splitlines()[-2:] == first.splitlines()[-2:]
+
+
+@pytest.mark.parametrize("part", ["random_return", "read_results", "plot_curves"])
+def test_quickstart_fails_before_the_training_if_it_fails(part, tmp_path, monkeypatch):
+    quickstart = load("quickstart")
+
+    def broken(*arguments):
+        raise OSError("no such thing here")
+
+    monkeypatch.setattr(quickstart, part, broken)
+    with pytest.raises(OSError, match="no such thing"):
+        quickstart.main([*SHORT, f"run_dir={tmp_path}/run"])
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
 
 @pytest.mark.parametrize("core", ["lstm", "memoryless"])
