@@ -1,14 +1,14 @@
-"""Records what short runs leave behind, and says where other code leaves something else.
+"""Records what short runs leave behind, and compares it with other code's.
 
-A change that moves or renames code must not change a number: metrics.csv (clock columns
-apart), eval.csv and the tensors of the last checkpoint stay equal, bit for bit. Numbers
-depend on the processor and on PyTorch, so nothing recorded is kept in the repository:
+A change that moves or renames code must not change a number: metrics.csv (clock
+columns apart), eval.csv and the tensors of the last checkpoint stay equal, bit for bit.
+Numbers depend on the processor and on PyTorch, so no record is kept in the repository:
 
     python -m tests.guard record FOLDER     # with the code as it was
     python -m tests.guard compare FOLDER    # with the code as it is
 
-Columns and tensors are compared by what they hold, so a new name is no difference. Every
-run is also stopped half-way and resumed, and must end the same.
+Columns and tensors are compared by what they hold, so a new name is no difference.
+Every run is also stopped half-way and resumed, and must end the same.
 """
 
 import csv
