@@ -7,6 +7,12 @@ import torch
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """A test draws the same numbers alone and among others, in any order."""
+    torch.manual_seed(0)
+
+
 def pytest_collection_modifyitems(items):
     if torch.cuda.is_available():
         return

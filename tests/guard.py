@@ -84,6 +84,7 @@ RUNS = {
     "pendulum_v_td3": (
         *(*PENDULUM, "core=gru"),
         *("agent.algorithm=td3_resel", "train.alpha_init=auto"),
+        "train.target_entropy=auto",
     ),
     "segments": (
         *(*PENDULUM, "core=gru", "replay.segment_length=40"),

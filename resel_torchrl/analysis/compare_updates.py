@@ -46,10 +46,10 @@ def compare_updates(
 
     >>> from resel_torchrl.config import compose
     >>> small = ["task=pendulum_v", "core=gru", "agent.hidden_size=8"]
-    >>> other = compose([*small, "agent.n_critics=2"])
+    >>> other = compose([*small, "agent.n_critics=3"])
     >>> rows = compare_updates(compose(small), other, repetitions=1)
     >>> [row.unit for row in rows], rows[2].case
-    (['updates/s', 'updates/s', '×'], 'pendulum_v, gru, agent.n_critics=2')
+    (['updates/s', 'updates/s', '×'], 'pendulum_v, gru, agent.n_critics=3')
     """
     at_least_one(repetitions=repetitions)
     configs, speeds = (config, other), ([], [])

@@ -18,9 +18,10 @@ def unreached(config: Config) -> list[str]:
     >>> from resel_torchrl.config import compose
     >>> unreached(compose(["task=pendulum_v"]))
     []
-    >>> unreached(compose(["task=pendulum_v", "steps=25_000"]))
-    ['optim.decay_steps: the learning rates would fall from step 20000 to 30000, and \
-the run ends at step 25000.']
+    >>> falling = ["task=pendulum_v", "optim.decay_steps=[20,30]"]
+    >>> unreached(compose([*falling, "steps=25"]))
+    ['optim.decay_steps: the learning rates would fall from step 20 to 30, and the run \
+ends at step 25.']
     """
     found = []
     begins = config.curriculum.at_steps or []

@@ -131,7 +131,7 @@ class _Processes(AsyncVectorEnv):
         try:
             yield
         except (EOFError, ConnectionError) as error:
-            wait([process.sentinel for process in self.processes], timeout=5)
+            wait([process.sentinel for process in self.processes], timeout=60)
             dead = [p for p in self.processes if not p.is_alive()]
             ends = ", ".join(f"{p.name} with status {p.exitcode}" for p in dead)
             raise RuntimeError(

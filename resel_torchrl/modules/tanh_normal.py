@@ -44,7 +44,7 @@ class TanhNormal(Distribution):
         >>> import torch
         >>> from resel_torchrl.modules import TanhNormal
         >>> dist = TanhNormal(torch.tensor([12.0]), torch.tensor([0.1]))
-        >>> dist.deterministic_sample
+        >>> dist.deterministic_sample.round(decimals=3)
         tensor([1.])
         >>> action, log_prob = dist.rsample_and_log_prob()
         >>> torch.equal(dist.log_prob(action), log_prob)

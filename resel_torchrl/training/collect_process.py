@@ -217,7 +217,7 @@ class ProcessCollector(Collector):
         return message
 
     def _obituary(self) -> str:
-        self._process.join(timeout=10)
+        self._process.join(timeout=60)
         code = self._process.exitcode
         how = f"with exit status {code}"
         if code is not None and code < 0:

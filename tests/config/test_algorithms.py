@@ -33,6 +33,7 @@ def test_loss_and_groups_follow_the_algorithm(tmp_path, overrides, kind, alpha, 
 
 def test_what_auto_became_is_in_the_runs_config(tmp_path):
     overrides = ["task=pendulum_v", f"run_dir={tmp_path}/run"]
+    overrides += ["train.alpha_init=auto", "train.target_entropy=auto"]
     run, config = open_run(
         compose([*overrides, "agent.algorithm=td3_resel", "train.target_noise=0.3"])
     )

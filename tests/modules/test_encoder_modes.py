@@ -81,11 +81,11 @@ def test_recurrent_mode_starts_from_the_first_column_of_the_memory():
 def test_a_flat_batch_is_one_row_and_more_dimensions_are_folded():
     encoder, data = make_encoder(), make_data(rows=6)
     rows = run_recurrent(encoder, data)
-    assert torch.equal(
+    torch.testing.assert_close(
         run_recurrent(encoder, data[2]), run_recurrent(encoder, data[2:3])[0]
     )
     folded = run_recurrent(encoder, data.reshape(2, 3, 17))
-    assert torch.equal(folded, rows.reshape(2, 3, 17, 3))
+    torch.testing.assert_close(folded, rows.reshape(2, 3, 17, 3))
 
 
 @pytest.mark.parametrize("batch", [(), (5,), (2, 3), (0,)])

@@ -271,7 +271,7 @@ def test_two_processes_do_not_work_on_one_run(tmp_path):
     start(tmp_path / "run", "steps=30").run()
     lock = tmp_path / "run/lock.json"
     assert not lock.exists()
-    with subprocess.Popen(["sleep", "60"]) as other:
+    with subprocess.Popen(["sleep", "600"]) as other:
         holder = {"host": socket.gethostname(), "pid": other.pid}
         lock.write_text(json.dumps(holder))
         before = (tmp_path / "run/metrics.csv").read_bytes()

@@ -25,7 +25,8 @@ class ThreadProcess:
         self.thread.start()
 
     def join(self, timeout=None):
-        self.thread.join(timeout)
+        # A thread cannot be killed, so however busy the machine is it may finish.
+        self.thread.join(timeout and max(timeout, 600))
 
     def is_alive(self):
         return self.thread.is_alive()

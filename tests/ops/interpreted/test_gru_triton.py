@@ -53,7 +53,7 @@ class AtOnce:
         for program in programs:
             program.start()
         for program in programs:
-            program.join(60)
+            program.join(600)
             program.kill()
         assert [program.exitcode for program in programs] == [0] * len(programs)
         for mine, theirs in zip(arguments, shared, strict=True):
