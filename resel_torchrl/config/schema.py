@@ -168,7 +168,7 @@ class TrainConfig:
     """The update rule.
 
     >>> from resel_torchrl.config import compose
-    >>> train = compose(["task=pendulum_v", "train.target_bound=false"]).train
+    >>> train = compose(["task=pendulum_p", "train.target_bound=false"]).train
     >>> isinstance(train, TrainConfig), train.target_entropy, train.target_bound
     (True, 'auto', False)
     """
