@@ -182,6 +182,7 @@ def test_learning_rate_of_the_encoder_must_be_above_zero(rate):
             r"hidden_size=256: Expected d_conv to be",
         ),
         ("device=tpu", r"expected cpu, cuda or cuda:NUMBER, got 'tpu'"),
+        ("device=mps", r"expected cpu, cuda or cuda:NUMBER, got 'mps'"),
         ("log.loggers=[neptune]", r"a list out of tensorboard, wandb"),
         ("train.target_entropy=low", r"a number or auto, got 'low'"),
         ("seed=1.5", r"seed: expected a whole number, got 1.5"),

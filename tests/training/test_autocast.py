@@ -15,7 +15,7 @@ from resel_torchrl.modules import (
 from tests.training.runs import leaves, resume, start
 from tests.training.test_update import DISCRETE
 
-SMALL = ["task=pendulum_v", "agent.hidden_size=16", "replay.batch_size=400"]
+SMALL = ["task=pendulum_p", "agent.hidden_size=16", "replay.batch_size=400"]
 
 
 def terms_and_gradients(*options):

@@ -16,7 +16,7 @@ from resel_torchrl.training import CompiledFunction, compiler_problem
 from tests.training.runs import assert_alike, leaves, resume, rows, start
 
 SMALL = [
-    "task=pendulum_v",
+    "task=pendulum_p",
     "agent.embedding_size=4",
     "agent.hidden_size=8",
     "agent.context_size=4",

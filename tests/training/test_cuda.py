@@ -15,7 +15,7 @@ from tests.training.runs import assert_alike
 @pytest.mark.parametrize("algorithm", ["resel", "td3_resel"])
 def test_a_run_on_a_gpu_stops_resumes_and_loads_on_a_cpu(tmp_path, algorithm):
     overrides = [
-        "task=pendulum_v",
+        "task=pendulum_p",
         "device=cuda",
         f"agent.algorithm={algorithm}",
         "steps=415",
@@ -42,7 +42,7 @@ def test_a_run_on_a_gpu_stops_resumes_and_loads_on_a_cpu(tmp_path, algorithm):
 @pytest.mark.parametrize("algorithm", ["resel", "td3_resel"])
 def test_parallel_passes_make_the_same_updates(core, algorithm):
     """Without graphs: memory goes back and forth between streams at every update."""
-    options = ["task=pendulum_v", "device=cuda", f"core={core}"]
+    options = ["task=pendulum_p", "device=cuda", f"core={core}"]
     options += [f"agent.algorithm={algorithm}", "agent.hidden_size=16"]
     states = []
     for parallel in ("false", "true"):
@@ -63,7 +63,7 @@ def test_parallel_passes_make_the_same_updates(core, algorithm):
 @pytest.mark.parametrize("recorded", ["false", "true"])
 def test_the_host_waits_for_no_update_and_no_batch(core, recorded):
     """None that PyTorch tells of; the control is the usual way of a batch."""
-    options = ["task=pendulum_v", "device=cuda", f"core={core}"]
+    options = ["task=pendulum_p", "device=cuda", f"core={core}"]
     options += ["agent.hidden_size=16", f"train.cudagraph={recorded}"]
     if recorded == "true":
         options.append("optim.decay_steps=null")

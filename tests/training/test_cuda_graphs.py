@@ -215,7 +215,7 @@ def test_a_run_sets_the_precision_of_matrix_products(tmp_path, precision):
 def test_cuda_graphs_make_the_same_updates(core, algorithm, option):
     """Two layouts, a measured update between replays, and a state that is loaded."""
     options = [
-        "task=pendulum_v",
+        "task=pendulum_p",
         "device=cuda",
         f"core={core}",
         f"agent.algorithm={algorithm}",
