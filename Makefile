@@ -7,6 +7,22 @@ DMC = $(shell $(RUN) -c 'import sys; print("dmc," if sys.version_info < (3, 13) 
 EXTRAS = bullet,mujoco,$(DMC)cpu,cuda,plot,tensorboard,docs,dev
 INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/constraints.txt
 
+TORCH = $(shell sed -n 's/^torch==//p' constraints.txt)
+# The versions to install: the pinned ones, but a PyTorch that is in .venv already stays.
+define PINS
+torch=$$($(RUN) -c 'from importlib.metadata import version; print(version("torch"))' 2>/dev/null); \
+case "$$torch" in \
+"") echo "PyTorch comes from your package index: about 200 MB, but on Linux 3 GB (5 GB on disk), with"; \
+    echo "the CUDA libraries for NVIDIA's GPUs. Without such a GPU, stop here (Ctrl-C), install its CPU"; \
+    echo "build, about 200 MB, and run make again:"; \
+    echo "    $(VENV)/bin/pip install torch --index-url https://download.pytorch.org/whl/cpu"; \
+    cp constraints.txt $(VENV);; \
+$(TORCH)|$(TORCH)+*) cp constraints.txt $(VENV);; \
+*) echo "Keeping PyTorch $$torch, which is in $(VENV)."; \
+    { grep -vE '^(torch|triton)==' constraints.txt; echo "torch==$$torch"; } > $(VENV)/constraints.txt;; \
+esac
+endef
+
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test test-avx2 resolve lint format docs clean
 
@@ -22,25 +38,14 @@ $(RUN):
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 10) else "Python 3.10 or newer is needed, got %d.%d; set PYTHON=/path/to/python3.11" % v[:2])'
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
-# The pinned versions; a PyTorch that is in $(VENV) already stays as it is.
-$(VENV)/constraints.txt: constraints.txt | $(RUN)
-	@if torch=$$($(RUN) -c 'from importlib.metadata import version; print(version("torch"))' 2>/dev/null); then \
-	    echo "Keeping PyTorch $$torch, which is in $(VENV)."; \
-	    { grep -vE '^(torch|triton)==' constraints.txt; echo "torch==$$torch"; } > $@; \
-	else \
-	    echo "PyTorch will be downloaded from your package index: about 200 MB on macOS and Windows;"; \
-	    echo "on Linux about 3 GB (5 GB on disk), with the CUDA libraries for NVIDIA's GPUs. Without"; \
-	    echo "such a GPU, stop here (Ctrl-C) and install its CPU build before, about 200 MB:"; \
-	    echo "    $(VENV)/bin/pip install torch --index-url https://download.pytorch.org/whl/cpu"; \
-	    cp constraints.txt $@; \
-	fi
-
-$(VENV)/.run: pyproject.toml $(VENV)/constraints.txt
+$(VENV)/.run: pyproject.toml constraints.txt | $(RUN)
+	@$(PINS)
 	@echo "Installing resel_torchrl and what it runs on (once) ..."
 	@$(INSTALL) --editable ".[cpu,plot]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
+	@$(PINS)
 	@echo "Installing the simulators and the development tools (once, about 300 MB) ..."
 	@$(INSTALL) --editable ".[$(EXTRAS)]"
 	@touch $@

@@ -47,6 +47,13 @@ def last_returns(results, agent: str) -> list[float]:
 
 def main(overrides: Sequence[str]) -> None:
     """Train, or go on; then compare. What can fail is done before the training."""
+    if other := [o for o in overrides if o.startswith(("task=", "env.id="))]:
+        raise ConfigError(
+            [
+                f"{other[0]}: expected no other task, as the table's controls are of "
+                "pendulum_v; for another: python -m resel_torchrl train task=NAME."
+            ]
+        )
     given = [o for o in overrides if not o.startswith("run_dir=")]
     chosen = [o.removeprefix("run_dir=") for o in overrides if o not in given]
     run_dir = Path(chosen[-1]) if chosen else RUN

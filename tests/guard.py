@@ -45,8 +45,7 @@ PENDULUM = (
     "log.interval=200",
     "log.checkpoint_interval=500",
 )
-HOPPER = (
-    "task=hopper_v",
+FALLING_OVER = (
     "steps=500",
     "replay.batch_size=60",
     "train.random_steps=100",
@@ -55,6 +54,7 @@ HOPPER = (
     "log.interval=100",
     "log.checkpoint_interval=200",
 )
+HOPPER = ("task=hopper_v", *FALLING_OVER)
 SHORT_ROOMS = (
     "task=key_to_door_60",
     "steps=1500",
@@ -70,16 +70,7 @@ RUNS = {
     "pendulum_v_fused": (*PENDULUM, "core=gru", "train.acting=fused"),
     "hopper_v_mamba": (*HOPPER, "core=mamba", "agent.core_kwargs.d_state=8"),
     "hopper_v_gru": (*HOPPER, "core=gru"),
-    "cartpole_p": (
-        "task=cartpole_p",
-        "steps=600",
-        "replay.batch_size=60",
-        "train.random_steps=100",
-        "train.updates_per_step=0.1",
-        "eval.interval=200",
-        "log.interval=100",
-        "log.checkpoint_interval=200",
-    ),
+    "cartpole_p": ("task=cartpole_p", *FALLING_OVER),
     "key_to_door_60": (*SHORT_ROOMS, "curriculum.option=null", "curriculum.values=[]"),
     "pendulum_v_td3": (
         *(*PENDULUM, "core=gru"),

@@ -88,7 +88,7 @@ class Progress:
             left += self._left // self._eval_interval * self._eval_seconds
         torchrl_logger.info(
             f"This machine makes {self._updates / seconds:.0f} updates per second "
-            f"and needs about {_minutes(left)} more."
+            f"and needs about {_duration(left)} more."
         )
 
     def episode(self, episode_return: float) -> None:
@@ -102,7 +102,7 @@ class Progress:
         self._bar.close()
 
 
-def _minutes(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{max(round(seconds, -1), 10):.0f} seconds"
     if seconds < 90 * 60:

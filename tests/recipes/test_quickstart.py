@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from resel_torchrl.config import ConfigError
+
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
@@ -55,6 +57,12 @@ def test_quickstart_fails_before_the_training_if_it_fails(part, tmp_path, monkey
     with pytest.raises(OSError, match="no such thing"):
         quickstart.main([*SHORT, f"run_dir={tmp_path}/run"])
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_quickstart_refuses_a_task_that_its_controls_are_not_of(tmp_path):
+    with pytest.raises(ConfigError, match="controls are of pendulum_v"):
+        load("quickstart").main(["task=cartpole_p", f"run_dir={tmp_path}/run"])
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("core", ["lstm", "memoryless"])
