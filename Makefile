@@ -60,7 +60,7 @@ test: $(VENV)/.dev lint
 # Processors round differently. PyTorch, oneDNN and Numba take the instructions that these name.
 test-avx2: $(VENV)/.dev
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 NUMBA_CPU_NAME=haswell \
-	    $(RUN) -m pytest --numprocesses 2 -m "not slow and not gpu" --ignore tests/ops/interpreted \
+	    $(RUN) -m pytest --numprocesses 2 -m "not slow and not gpu" --ignore-glob "tests/ops/*triton*" --ignore tests/ops/interpreted \
 	    tests/modules tests/objectives tests/ops tests/optim tests/replay tests/test_documented_code.py
 
 # With no setting of this machine but its certificates, so that nothing that only it has can help.
