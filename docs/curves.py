@@ -12,17 +12,9 @@ import csv
 import inspect
 from pathlib import Path
 
-from resel_torchrl.analysis import (
-    by_factor,
-    csv_rows,
-    figure,
-    plot,
-    plot_by_factor,
-    plot_curves,
-    results,
-)
+from resel_torchrl.analysis import figures, plot_by_factor, plot_curves, runs
 
-MODULES = (by_factor, csv_rows, figure, plot, results)
+MODULES = (figures, runs)
 DRAWN_BY = [Path(inspect.getfile(module)) for module in MODULES]
 
 

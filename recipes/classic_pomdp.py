@@ -18,7 +18,8 @@ On a Slurm cluster, one job per run, after `pip install hydra-submitit-launcher`
 import sys
 from collections.abc import Sequence
 
-from resel_torchrl.config import Config, make_training, open_run, train_command
+from resel_torchrl.cli import train_command
+from resel_torchrl.config import Config, make_training, open_run
 
 
 def main(config: Config, overrides: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ The same command without a checkout is `python -m resel_torchrl evaluate`.
 
 import sys
 
-from resel_torchrl.config import main
+from resel_torchrl.cli import main
 
 if __name__ == "__main__":
     sys.exit(main(["evaluate", *sys.argv[1:]]))

@@ -17,13 +17,8 @@ Another version of a robot is another environment, with a run directory of its o
 import sys
 from collections.abc import Sequence
 
-from resel_torchrl.config import (
-    Config,
-    make_training,
-    open_run,
-    train_command,
-    with_default_task,
-)
+from resel_torchrl.cli import train_command, with_default_task
+from resel_torchrl.config import Config, make_training, open_run
 
 
 def main(config: Config, overrides: Sequence[str]) -> None:

@@ -19,9 +19,8 @@ import sys
 from pathlib import Path
 
 from resel_torchrl.analysis import plot_output_variation, run_output_variation
-from resel_torchrl.config import ConfigError
-from resel_torchrl.config.arguments import at_least, read_arguments
-from resel_torchrl.training import RunError
+from resel_torchrl.cli.commands import at_least, read_arguments
+from resel_torchrl.errors import ConfigError, RunError
 
 ARGUMENTS = {
     "run": str,

@@ -18,6 +18,7 @@ import torch
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from torchrl.objectives import SoftUpdate
 
+from resel_torchrl.collect import RecurrentPolicy, flat_episode
 from resel_torchrl.envs import make_gym, task_info
 from resel_torchrl.modules import (
     ContextEncoder,
@@ -28,7 +29,6 @@ from resel_torchrl.modules import (
 from resel_torchrl.objectives import RESeLLoss
 from resel_torchrl.optim import parameter_groups
 from resel_torchrl.replay import EpisodeSampler, pack_episodes
-from resel_torchrl.training import RecurrentPolicy, flat_episode
 
 TASK = "Pendulum-V-v0"
 RANDOM_EPISODES = 10

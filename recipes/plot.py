@@ -12,7 +12,7 @@ The data are written beside the figure as CSV. The same command without a checko
 
 import sys
 
-from resel_torchrl.config import main
+from resel_torchrl.cli import main
 
 if __name__ == "__main__":
     sys.exit(main(["plot", *sys.argv[1:]]))

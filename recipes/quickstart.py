@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from resel_torchrl.analysis import plot_curves, read_results, read_runs, write_results
-from resel_torchrl.config import ConfigError, compose, make_training, open_run
+from resel_torchrl.collect import evaluate
+from resel_torchrl.config import compose, make_training, open_run
 from resel_torchrl.envs import make_gym
-from resel_torchrl.training import RunError, evaluate
+from resel_torchrl.errors import ConfigError, RunError
 
 RUN = Path("runs/quickstart")
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "light" / "pendulum_v.csv"

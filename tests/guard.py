@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from resel_torchrl.config import compose, make_training, open_run
-from resel_torchrl.training.log import TIME_COLUMNS
+from resel_torchrl.training.logging import TIME_COLUMNS
 
 SMALL = (
     "agent.embedding_size=8",

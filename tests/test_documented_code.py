@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import resel_torchrl
-from resel_torchrl.training.log import EVAL_COLUMNS, METRIC_COLUMNS
+from resel_torchrl.training.logging import EVAL_COLUMNS, METRIC_COLUMNS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -7,10 +7,10 @@ from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from torchrl.objectives import SoftUpdate
 
 from resel_torchrl.envs import make_env, task_info
-from resel_torchrl.modules import make_policy
+from resel_torchrl.modules import make_agent, make_policy
+from resel_torchrl.objectives import make_loss
 from resel_torchrl.optim import parameter_groups
 from resel_torchrl.replay import EpisodeSampler, pack_episodes
-from resel_torchrl.training import make_agent, make_loss
 
 SIZES = {"embedding_size": 4, "hidden_size": 6, "context_size": 5, "head_sizes": [8]}
 

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import glob
+import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from resel_torchrl.analysis.csv_rows import read_numbers
-from resel_torchrl.analysis.results import Result
 from resel_torchrl.config import choices
-from resel_torchrl.training import RunDirectory, RunError
-from resel_torchrl.training.log import EVAL_COLUMNS
+from resel_torchrl.errors import RunError
+from resel_torchrl.training import RunDirectory
+from resel_torchrl.training.logging import EVAL_COLUMNS
 
-__all__ = ["find_runs", "read_runs", "split_paths"]
+__all__ = [
+    "Result",
+    "find_runs",
+    "read_numbers",
+    "read_results",
+    "read_rows",
+    "read_runs",
+    "split_paths",
+    "write_results",
+]
 
 #: Settings that tell two runs of one curve apart, or do not change what is learnt.
 UNLABELLED = ("seed", "steps", "run_dir", "resume", "device", "threads", "eval", "log")
@@ -207,3 +218,190 @@ def _evaluations(run: RunDirectory, label: str, task: str) -> Iterator[Result]:
             ) from None
         measures = read_numbers(row, EVAL_COLUMNS)
         yield Result(step, mean, seed, label, task, measures)
+
+
+COLUMNS = ("step", "return", "seed", "agent", "task")
+NEEDED = ("step", "return", "seed")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One evaluation of one training run.
+
+    Attributes:
+        step: Environment steps trained.
+        episode_return: Mean undiscounted return of the evaluation's episodes.
+        seed: Seed of the training run.
+        agent: What was trained: its core, or any label of a legend.
+        task: Name of the task.
+        measures: What else was measured, by name, such as the rate of success.
+
+    >>> result = Result(1000, -310.5, seed=0, agent="gru", task="pendulum_v")
+    >>> result.episode_return
+    -310.5
+    """
+
+    step: int
+    episode_return: float
+    seed: int
+    agent: str
+    task: str
+    measures: dict[str, float] = field(default_factory=dict, repr=False)
+
+
+def read_results(path: str | Path) -> list[Result]:
+    r"""Reads a CSV file with the columns step, return and seed.
+
+    A column `agent` (or `core`) and a column `task` are taken if they are there; else
+    the agent is "RESeL" and the task is the file's name without its ending, as in
+    docs/results/<family>/<task>.csv. Other columns are measures, where they hold
+    numbers.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its rows, in order.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a column or value is missing or no number, or there is no row.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "pendulum_v.csv")
+    ...     _ = path.write_text("step,return,seed\n1000,-900.5,0\n")
+    ...     read_results(path)
+    [Result(step=1000, episode_return=-900.5, seed=0, agent='RESeL', task='pendulum_v')]
+    """
+    path = Path(path)
+    return read_rows(
+        path,
+        NEEDED,
+        lambda row, place: _result(row, place, path.stem),
+        advice="check the path, or write results into it first",
+    )
+
+
+def write_results(path: str | Path, results: Iterable[Result]) -> None:
+    """Writes what :func:`read_results` reads; numbers survive bit for bit.
+
+    Args:
+        path: The file; its folder is made, an older file replaced.
+        results: The rows.
+
+    >>> import tempfile
+    >>> rows = [Result(1000, -0.1, 3, "gru", "pendulum_v")]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_results(f"{folder}/new/a.csv", rows)
+    ...     read_results(f"{folder}/new/a.csv") == rows
+    True
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    results = list(results)
+    names = list(dict.fromkeys(name for r in results for name in r.measures))
+    with open(path, "w", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow((*COLUMNS, *names))
+        for r in results:
+            values = [r.episode_return, *(r.measures.get(name) for name in names)]
+            value, *others = ["" if v is None else repr(float(v)) for v in values]
+            writer.writerow((r.step, value, r.seed, r.agent, r.task, *others))
+
+
+def _result(row: dict[str, str | None], place: str, task: str) -> Result:
+    try:
+        # Steps may have been written by a table program as 1000.0 or 1e3.
+        step, value = float(row["step"] or ""), float(row["return"] or "")
+        seed = int(row["seed"] or "")
+        if not step.is_integer() or not math.isfinite(value):
+            raise ValueError
+    except ValueError:
+        got = ", ".join(f"{name}={row[name]!r}" for name in NEEDED)
+        raise ValueError(
+            f"{place}: expected a whole step and seed and a finite return, got {got}; "
+            "correct or remove the row."
+        ) from None
+    return Result(
+        step=int(step),
+        episode_return=value,
+        seed=seed,
+        agent=row.get("agent") or row.get("core") or "RESeL",
+        task=row.get("task") or task,
+        measures=read_numbers(row, [*COLUMNS, "core"]),
+    )
+
+
+Row = TypeVar("Row")
+
+
+def read_rows(
+    path: str | Path,
+    needed: Sequence[str],
+    parse: Callable[[dict[str, str | None], str], Row],
+    advice: str,
+) -> list[Row]:
+    r"""Reads every row of a CSV file with a header.
+
+    Args:
+        path: The file.
+        needed: Columns that it must have.
+        parse: From a row, text by column, and its place, to what is wanted of it.
+        advice: What to do about a file that is missing or holds no row.
+
+    Returns:
+        What `parse` made of the rows, in order.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a column is missing or there is no row, or from `parse`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "a.csv")
+    ...     _ = path.write_text("seed,note\n3,fast\n")
+    ...     read_rows(path, ["seed"], lambda row, place: int(row["seed"]), "write it")
+    [3]
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"expected a CSV file with the columns {', '.join(needed)}, got {path}, "
+            f"which is no file; {advice}."
+        )
+    with open(path, newline="") as stream:
+        reader = csv.DictReader(stream)
+        columns = reader.fieldnames or []
+        missing = [name for name in needed if name not in columns]
+        if missing:
+            raise ValueError(
+                f"{path}: expected the columns {', '.join(needed)}, got "
+                f"{', '.join(columns) or 'an empty file'}; add {', '.join(missing)}."
+            )
+        rows = [parse(row, f"{path}, line {reader.line_num}") for row in reader]
+    if not rows:
+        raise ValueError(
+            f"{path}: expected one row or more, got a header only; {advice}."
+        )
+    return rows
+
+
+def read_numbers(
+    row: dict[str, str | None], left_out: Sequence[str]
+) -> dict[str, float]:
+    """The finite numbers of a row, by column.
+
+    Args:
+        row: Text by column.
+        left_out: Columns that are something else.
+
+    >>> read_numbers({"step": "5", "success": "0.5", "note": "fast"}, ["step"])
+    {'success': 0.5}
+    """
+    numbers = {}
+    for name, text in row.items():
+        with contextlib.suppress(TypeError, ValueError):
+            if name not in left_out and math.isfinite(float(text)):
+                numbers[name] = float(text)
+    return numbers

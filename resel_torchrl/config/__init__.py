@@ -1,7 +1,6 @@
 """Configuration: dataclass schema, packaged YAML, checks, command line."""
 
-from resel_torchrl.config.commands import main
-from resel_torchrl.config.composition import (
+from resel_torchrl.config.compose import (
     check_overrides,
     choices,
     compose,
@@ -12,7 +11,6 @@ from resel_torchrl.config.composition import (
     to_yaml,
 )
 from resel_torchrl.config.launch import evaluate_run, make_training, open_run
-from resel_torchrl.config.names import nearest
 from resel_torchrl.config.schema import (
     AgentConfig,
     Config,
@@ -23,12 +21,8 @@ from resel_torchrl.config.schema import (
     ReplayConfig,
     TrainConfig,
 )
-from resel_torchrl.config.train_command import train_command, with_default_task
-from resel_torchrl.config.validation import (
-    ConfigError,
-    config_keys,
-    validate,
-)
+from resel_torchrl.config.validate import config_keys, validate
+from resel_torchrl.errors import ConfigError
 
 __all__ = [
     "AgentConfig",
@@ -47,14 +41,10 @@ __all__ = [
     "evaluate_run",
     "from_hydra",
     "load_config",
-    "main",
     "make_training",
-    "nearest",
     "open_run",
     "resume_config",
     "to_dict",
     "to_yaml",
-    "train_command",
     "validate",
-    "with_default_task",
 ]

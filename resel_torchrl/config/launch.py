@@ -9,58 +9,53 @@ from pathlib import Path
 
 import gymnasium
 import torch
-from torchrl._utils import logger as torchrl_logger
+from torchrl import torchrl_logger
 
-from resel_torchrl.config.algorithms import (
-    acting_problems,
-    algorithm_problems,
-    resolve_algorithm,
+from resel_torchrl._random import seed_generators
+from resel_torchrl.collect import (
+    Evaluation,
+    VectorPolicy,
 )
-from resel_torchrl.config.composition import (
+from resel_torchrl.config.build import (
+    acting_problems,
+    agent_options,
+    algorithm_problems,
+    copies_problems,
+    device_problems,
+    eval_copies,
+    length_problems,
+    make_acting,
+    make_buffer,
+    make_decay,
+    make_evaluation,
+    make_learner,
+    make_run_env,
+    memory_problems,
+    read_tasks,
+    recorded_facts,
+    resolve_algorithm,
+    task_problems,
+    unreached,
+)
+from resel_torchrl.config.compose import (
     load_config,
     resume_config,
     to_dict,
     to_yaml,
 )
-from resel_torchrl.config.core_checks import (
-    device_problems,
-    length_problems,
-    memory_problems,
-)
-from resel_torchrl.config.decay import make_decay
-from resel_torchrl.config.environments import (
-    copies_problems,
-    eval_copies,
-    make_evaluation,
-    make_run_env,
-    read_tasks,
-    recorded_facts,
-    task_problems,
-)
-from resel_torchrl.config.parts import (
-    agent_options,
-    make_acting,
-    make_buffer,
-    make_learner,
-)
-from resel_torchrl.config.schedules import unreached
 from resel_torchrl.config.schema import Config
-from resel_torchrl.config.validation import ConfigError
 from resel_torchrl.envs import TaskInfo
+from resel_torchrl.errors import ConfigError, RunError
+from resel_torchrl.modules import make_agent
 from resel_torchrl.training import (
     CheckpointStore,
-    Evaluation,
     RunDirectory,
-    RunError,
     Training,
-    VectorPolicy,
     compiler_problem,
     keep_freed_memory,
     load_policy,
-    make_agent,
     open_loggers,
     quiet_storages,
-    seed_generators,
     set_matmul_precision,
 )
 

@@ -11,19 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-__all__ = [
-    "AgentConfig",
-    "Config",
-    "CurriculumConfig",
-    "EnvConfig",
-    "EvalConfig",
-    "Limit",
-    "LogConfig",
-    "OptimConfig",
-    "ReplayConfig",
-    "TrainConfig",
-]
-
 
 @dataclass(frozen=True)
 class Limit:

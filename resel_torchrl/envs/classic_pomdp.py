@@ -23,8 +23,7 @@ from typing import Any, Literal
 
 import gymnasium
 
-from resel_torchrl.envs.packages import import_simulator
-from resel_torchrl.envs.quiet import silence
+from resel_torchrl.envs._support import import_simulator, silence
 from resel_torchrl.envs.wrappers import MaskObservation
 
 __all__ = ["HORIZON", "ROBOTS", "TASKS", "kept_dimensions", "make"]

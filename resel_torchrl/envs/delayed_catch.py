@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from resel_torchrl.envs.options import episode_value, whole_number
+from resel_torchrl.envs._support import episode_value, whole_number
 
 __all__ = ["HORIZON", "TASKS", "DelayedCatch", "make"]
 

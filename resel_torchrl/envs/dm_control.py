@@ -22,8 +22,8 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from resel_torchrl._nearest import did_you_mean
+from resel_torchrl.envs._support import import_simulator
 from resel_torchrl.envs.mujoco_pomdp import log_warnings
-from resel_torchrl.envs.packages import import_simulator
 from resel_torchrl.envs.wrappers import ScaleAction
 
 __all__ = ["HORIZON", "SUITE", "TASKS", "SuiteEnv", "make"]

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import gymnasium
 from gymnasium.envs.registration import load_env_creator
 
-from resel_torchrl.envs.packages import import_simulator
+from resel_torchrl.envs._support import import_simulator
 from resel_torchrl.envs.wrappers import MaskObservation, ScaleAction
 
 __all__ = [

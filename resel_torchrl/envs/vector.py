@@ -14,7 +14,7 @@ import gymnasium
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.async_vector_env import AsyncState
 
-from resel_torchrl._signals import signals_held_back
+from resel_torchrl.envs._support import signals_held_back
 
 __all__ = ["vectorize"]
 

@@ -1,14 +1,16 @@
 """Context encoders, their sequence cores, and the actor and critic heads."""
 
 from resel_torchrl.modules.actor import TanhNormalActor
+from resel_torchrl.modules.agent import Agent, make_agent
 from resel_torchrl.modules.categorical_actor import CategoricalActor
-from resel_torchrl.modules.context_encoder import ContextEncoder
-from resel_torchrl.modules.context_inputs import context_inputs
-from resel_torchrl.modules.context_trunk import ContextTrunk
+from resel_torchrl.modules.context_encoder import (
+    ContextEncoder,
+    ContextTrunk,
+    context_inputs,
+)
 from resel_torchrl.modules.cores import CORES, SequenceCore, make_core
 from resel_torchrl.modules.deterministic_actor import DeterministicActor
-from resel_torchrl.modules.discrete_ensemble_critic import DiscreteEnsembleCritic
-from resel_torchrl.modules.ensemble_critic import EnsembleCritic
+from resel_torchrl.modules.ensemble_critic import DiscreteEnsembleCritic, EnsembleCritic
 from resel_torchrl.modules.fused_step import FusedStep
 from resel_torchrl.modules.policy import make_policy
 from resel_torchrl.modules.previous_step import PreviousStep
@@ -16,6 +18,7 @@ from resel_torchrl.modules.tanh_normal import TanhNormal
 
 __all__ = [
     "CORES",
+    "Agent",
     "CategoricalActor",
     "ContextEncoder",
     "ContextTrunk",
@@ -28,6 +31,7 @@ __all__ = [
     "TanhNormal",
     "TanhNormalActor",
     "context_inputs",
+    "make_agent",
     "make_core",
     "make_policy",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchrl.data import Composite, OneHot, TensorSpec
 from torchrl.modules import OneHotCategorical, ProbabilisticActor
 
-from resel_torchrl.modules.actor_head import ActorHead
+from resel_torchrl.modules.actor import ActorHead
 
 __all__ = ["CategoricalActor"]
 

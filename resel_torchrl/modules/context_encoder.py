@@ -19,11 +19,15 @@ from resel_torchrl.modules._checks import (
     read_entry,
     read_is_init,
 )
-from resel_torchrl.modules.context_trunk import ContextTrunk
 from resel_torchrl.modules.cores import SequenceCore, make_core
+from resel_torchrl.modules.init import xavier_linear
 from resel_torchrl.modules.previous_step import PreviousStep, is_previous
 
-__all__ = ["ContextEncoder"]
+__all__ = [
+    "ContextEncoder",
+    "ContextTrunk",
+    "context_inputs",
+]
 
 
 class ContextEncoder(TensorDictModuleBase):
@@ -295,3 +299,82 @@ def _as_shape(size: int | Sequence[int]) -> tuple[int, ...]:
 
 def _with_suffix(key: NestedKey, suffix: str) -> NestedKey:
     return key + suffix if isinstance(key, str) else (*key[:-1], key[-1] + suffix)
+
+
+class ContextTrunk(nn.Module):
+    """In-projection, sequence core and out-projection: what learns slowly.
+
+    ``Linear -> ELU -> core -> ELU -> Linear``. All of its parameters, and no
+    others, get the context-encoder-specific learning rate (arXiv 2405.15384,
+    section 4).
+
+    Args:
+        input_size: size of the concatenated embeddings.
+        core: the sequence core; its width is the hidden size.
+        context_size: size of the context.
+
+    Example:
+        >>> import torch
+        >>> from resel_torchrl.modules import ContextTrunk, make_core
+        >>> trunk = ContextTrunk(6, make_core("gru", 8), context_size=4)
+        >>> start = torch.tensor([[True, False, False]])
+        >>> context, state = trunk(torch.zeros(1, 3, 6), start, None)
+        >>> context.shape, state.shape
+        (torch.Size([1, 3, 4]), torch.Size([1, 8]))
+    """
+
+    def __init__(self, input_size: int, core: SequenceCore, context_size: int) -> None:
+        super().__init__()
+        self.in_projection = xavier_linear(input_size, core.input_size)
+        self.core = core
+        self.out_projection = xavier_linear(core.output_size, context_size)
+
+    def forward(
+        self, embedding: Tensor, is_init: Tensor, state: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Unroll over time: ``[R, L, input_size]`` to ``[R, L, context_size]``."""
+        dtype = self.out_projection.weight.dtype  # what autocast may leave
+        x = nn.functional.elu_(self.in_projection(embedding)).to(dtype)
+        y, state = self.core(x, is_init, state)
+        return self.out_projection(nn.functional.elu(y)).to(dtype), state
+
+    def step(
+        self, embedding: Tensor, is_init: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Advance one step: ``[B, input_size]`` to ``[B, context_size]``."""
+        x = nn.functional.elu_(self.in_projection(embedding))
+        y, state = self.core.step(x, is_init, state)
+        return self.out_projection(nn.functional.elu(y)), state
+
+
+def context_inputs(
+    observation_size: int, action_size: int, *, reward: bool = False
+) -> dict[NestedKey, int]:
+    """Return the standard inputs of a context encoder with their sizes.
+
+    The encoder of arXiv 2405.15384 sees the observation, the previous observation
+    and the previous action; in meta-RL the previous reward too.
+
+    Args:
+        observation_size: size of the observation.
+        action_size: size of the action (one-hot where discrete).
+        reward: add the previous reward.
+
+    Returns:
+        Entry name to size, for ``ContextEncoder(inputs=...)``.
+
+    Example:
+        >>> from resel_torchrl.modules import context_inputs
+        >>> context_inputs(9, 6)
+        {'observation': 9, 'prev_observation': 9, 'prev_action': 6}
+        >>> list(context_inputs(9, 6, reward=True))[-1]
+        'prev_reward'
+    """
+    inputs: dict[NestedKey, int] = {
+        "observation": observation_size,
+        "prev_observation": observation_size,
+        "prev_action": action_size,
+    }
+    if reward:
+        inputs["prev_reward"] = 1
+    return inputs

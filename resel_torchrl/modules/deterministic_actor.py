@@ -11,8 +11,7 @@ from torch import Tensor
 from torchrl.data import Bounded, TensorSpec
 from torchrl.modules import AdditiveGaussianModule
 
-from resel_torchrl.modules.actor import check_action_spec
-from resel_torchrl.modules.actor_head import ActorHead
+from resel_torchrl.modules.actor import ActorHead, check_action_spec
 
 __all__ = ["DeterministicActor"]
 

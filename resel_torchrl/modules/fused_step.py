@@ -14,9 +14,11 @@ from resel_torchrl.modules.cores import SequenceCore
 from resel_torchrl.modules.cores.gru import GRUCore
 from resel_torchrl.modules.cores.lstm import LSTMCore
 from resel_torchrl.modules.cores.mamba import MambaCore
-from resel_torchrl.modules.cores.memoryless import MemorylessCore
-from resel_torchrl.modules.cores.one_step import OneStepCore
-from resel_torchrl.modules.cores.positionwise import PositionwiseCore
+from resel_torchrl.modules.cores.positionwise import (
+    MemorylessCore,
+    OneStepCore,
+    PositionwiseCore,
+)
 from resel_torchrl.ops._backends import is_usable
 
 if is_usable("numba"):

@@ -16,25 +16,27 @@ from torch import Tensor, nn
 from torchrl.objectives import LossModule, ValueEstimators
 
 from resel_torchrl.objectives import functional
-from resel_torchrl.objectives.checks import (
-    check_action_is_one_hot,
-    check_actor,
-    check_reduction,
-    check_subset_size,
-    check_temperature,
-)
-from resel_torchrl.objectives.episode_networks import EpisodeNetworks, Pass
-from resel_torchrl.objectives.networks import action_distribution, evaluate
-from resel_torchrl.objectives.packed import PackedBatch
-from resel_torchrl.objectives.side_streams import ParallelPasses
-from resel_torchrl.objectives.terms import (
+from resel_torchrl.objectives.episode_loss import (
+    EpisodeNetworks,
+    ParallelPasses,
+    Pass,
+    action_distribution,
     bounded_target,
     critic_term,
+    evaluate,
     one_step_estimator,
     read_batch,
     reduce_term,
     register_target_bound,
     temperature,
+)
+from resel_torchrl.objectives.packed import (
+    PackedBatch,
+    check_action_is_one_hot,
+    check_actor,
+    check_reduction,
+    check_subset_size,
+    check_temperature,
 )
 
 

@@ -17,25 +17,27 @@ from torchrl.data import TensorSpec
 from torchrl.objectives import SACLoss, ValueEstimators
 
 from resel_torchrl.objectives import functional
-from resel_torchrl.objectives.checks import (
+from resel_torchrl.objectives.episode_loss import (
+    EpisodeNetworks,
+    ParallelPasses,
+    Pass,
+    act,
+    bounded_target,
+    critic_term,
+    evaluate,
+    read_batch,
+    reduce_term,
+    register_target_bound,
+    temperature,
+)
+from resel_torchrl.objectives.packed import (
+    PackedBatch,
     check_action_is_continuous,
     check_actor,
     check_one_step,
     check_reduction,
     check_subset_size,
     check_temperature,
-)
-from resel_torchrl.objectives.episode_networks import EpisodeNetworks, Pass
-from resel_torchrl.objectives.networks import act, evaluate
-from resel_torchrl.objectives.packed import PackedBatch
-from resel_torchrl.objectives.side_streams import ParallelPasses
-from resel_torchrl.objectives.terms import (
-    bounded_target,
-    critic_term,
-    read_batch,
-    reduce_term,
-    register_target_bound,
-    temperature,
 )
 
 

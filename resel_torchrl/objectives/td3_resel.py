@@ -11,23 +11,25 @@ from torch import Tensor
 from torchrl.objectives import LossModule, ValueEstimators
 
 from resel_torchrl.objectives import functional
-from resel_torchrl.objectives.checks import (
-    action_key,
-    check_action_is_continuous,
-    check_reduction,
-    check_subset_size,
-)
-from resel_torchrl.objectives.episode_networks import EpisodeNetworks, Pass
-from resel_torchrl.objectives.networks import act_deterministically, evaluate
-from resel_torchrl.objectives.packed import PackedBatch
-from resel_torchrl.objectives.side_streams import ParallelPasses
-from resel_torchrl.objectives.terms import (
+from resel_torchrl.objectives.episode_loss import (
+    EpisodeNetworks,
+    ParallelPasses,
+    Pass,
+    act_deterministically,
     bounded_target,
     critic_term,
+    evaluate,
     one_step_estimator,
     read_batch,
     reduce_term,
     register_target_bound,
+)
+from resel_torchrl.objectives.packed import (
+    PackedBatch,
+    action_key,
+    check_action_is_continuous,
+    check_reduction,
+    check_subset_size,
 )
 
 

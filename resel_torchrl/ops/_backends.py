@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 import torch
 from torch import Tensor
-from torchrl._utils import logger as torchrl_logger
+from torchrl import torchrl_logger
 
 from resel_torchrl._nearest import did_you_mean
 

@@ -2,11 +2,265 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import torch
 from tensordict import NestedKey
+from torchrl.data.replay_buffers.samplers import SliceSampler
 from torchrl.data.replay_buffers.storages import Storage
 
-from resel_torchrl.replay.indexed_sampler import IndexedSampler
+from resel_torchrl.replay.episode_index import StorageIndex
+
+
+class IndexedSampler(SliceSampler):
+    """A slice sampler that follows the whole episodes of its storage.
+
+    It keeps the index in step with the writes, draws distinct slices by number of
+    transitions from a generator of its own, and is saved and restored with the buffer.
+    Which slices there are is up to the sampler that is built on it: its ``sample``
+    calls :meth:`_refresh`, :meth:`_draw` and :meth:`_read_slices`.
+
+    Args:
+        seed (int, optional): seed of the sampler's own generator; from the operating
+            system if not given.
+        done_key (NestedKey): end-of-episode flag in the storage.
+        init_key (NestedKey): start-of-episode flag, read if stored, always written.
+
+    Attributes:
+        last_lengths: lengths of the slices of the last sample, int64 ``[k]``.
+
+    Examples:
+        >>> from resel_torchrl.replay import EpisodeSampler, SegmentSampler
+        >>> [issubclass(s, IndexedSampler) for s in (EpisodeSampler, SegmentSampler)]
+        [True, True]
+    """
+
+    _state_file: str
+
+    def __init__(
+        self,
+        *,
+        seed: int | None = None,
+        done_key: NestedKey = ("next", "done"),
+        init_key: NestedKey = "is_init",
+    ) -> None:
+        super().__init__(
+            num_slices=1,
+            end_key=done_key,
+            init_key=init_key,
+            truncated_key=None,
+            strict_length=False,
+        )
+        self._generator = torch.Generator()
+        if seed is None:
+            self._generator.seed()
+        else:
+            self._generator.manual_seed(seed)
+        self._warned = False
+        self.last_lengths = np.empty(0, dtype=np.int64)
+        self._index = StorageIndex(done_key, init_key)
+
+    def _empty(self) -> None:
+        """Forgets the index, as the buffer is emptied; the generator goes on."""
+        self._index.clear()
+
+    def extend(self, index: torch.Tensor) -> None:
+        """Takes note of the rows that the buffer wrote.
+
+        Args:
+            index (torch.Tensor): their slots, int ``[n]``, consecutive in the ring.
+
+        Raises:
+            ValueError: if there are more of them than the storage holds.
+            RuntimeError: if they do not follow on the rows written before.
+
+        Examples:
+            >>> from resel_torchrl.replay import EpisodeSampler
+            >>> EpisodeSampler().extend(torch.arange(3))
+        """
+        self._index.note(index)
+
+    def add(self, index: int | torch.Tensor) -> None:
+        """Takes note of one row that the buffer wrote.
+
+        Args:
+            index (int or torch.Tensor): its slot.
+
+        Examples:
+            >>> from resel_torchrl.replay import EpisodeSampler
+            >>> EpisodeSampler().add(0)
+        """
+        self.extend(torch.as_tensor(index).reshape(-1))
+
+    def _refresh(self, storage: Storage, batch_size: int) -> None:
+        """Reads what was written since the last sample; an error where nothing is."""
+        if batch_size < 1:
+            raise ValueError(f"Expected a batch size of at least 1, got {batch_size}.")
+        self._index.refresh(storage)
+        if not len(self._index.episodes):
+            raise RuntimeError(self._index.explain_empty(storage))
+
+    def _draw(
+        self,
+        batch_size: int,
+        count: int,
+        lengths: Callable[[np.ndarray], np.ndarray],
+        kind: str,
+    ) -> np.ndarray:
+        """Which of ``count`` slices to return: distinct ones, all equally likely.
+
+        First ``⌈batch_size / mean length⌉``, then more until ``batch_size`` is reached.
+
+        Args:
+            batch_size (int): transitions to reach.
+            count (int): slices that the stored episodes consist of.
+            lengths: from numbers of slices ``[k]`` to their lengths ``[k]``, which add
+                up to the stored transitions.
+            kind (str): what a slice is called, for the warning.
+        """
+        transitions = self._index.episodes.transitions
+        if transitions <= batch_size:
+            if transitions < batch_size and not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"The buffer holds {transitions} transitions in whole "
+                    f"episodes and {batch_size} were asked: each {kind} is returned "
+                    "once. Collect more before the first update to avoid this.",
+                    stacklevel=2,
+                )
+            return np.arange(count)
+        at_least = -(-batch_size * count // transitions)
+        picks = np.empty(0, dtype=np.int64)
+        while True:
+            picks = self._draw_more(picks, at_least + at_least // 4 + 8, count)
+            reached = lengths(picks).cumsum()
+            needed = max(at_least, int(np.searchsorted(reached, batch_size)) + 1)
+            if needed <= len(picks):
+                return picks[:needed]
+
+    def _draw_more(self, picks: np.ndarray, extra: int, count: int) -> np.ndarray:
+        """Appends distinct slices in random order: some, or else all the rest."""
+        generator = self._rng if self._rng is not None else self._generator
+        options = {"generator": generator, "device": generator.device}
+        if 2 * (len(picks) + extra) > count:
+            rest = np.setdiff1d(np.arange(count), picks, assume_unique=True)
+            order = torch.randperm(len(rest), **options).cpu().numpy()
+            return np.concatenate([picks, rest[order]])
+        new = torch.randint(count, (extra,), **options).cpu().numpy()
+        picks = np.concatenate([picks, new])
+        _, first = np.unique(picks, return_index=True)
+        first.sort()
+        return picks[first]
+
+    def _read_slices(
+        self, starts: np.ndarray, lengths: np.ndarray, capacity: int
+    ) -> tuple[torch.Tensor, dict[NestedKey, torch.Tensor]]:
+        """Slots and start flags of slices of the ring, one after another.
+
+        Args:
+            starts (np.ndarray): their first positions, int64 ``[k]``.
+            lengths (np.ndarray): int64 ``[k]``.
+            capacity (int): transitions that the ring holds.
+        """
+        flat_starts = lengths.cumsum() - lengths
+        slots = np.arange(lengths.sum())
+        slots += (starts % capacity - flat_starts).repeat(lengths)
+        slots[slots >= capacity] -= capacity
+        is_init = np.zeros((len(slots), 1), dtype=bool)
+        is_init[flat_starts] = True
+        self.last_lengths = lengths
+        return torch.from_numpy(slots), {self.init_key: torch.from_numpy(is_init)}
+
+    def _sampleable_count(self, storage: Storage, batch_size: int) -> int:
+        if not len(storage):
+            return 0
+        self._index.refresh(storage)
+        return self._index.episodes.transitions
+
+    def state_dict(self) -> dict[str, Any]:
+        """The index and the generator; with the storage, all that the draws depend on.
+
+        Examples:
+            >>> from resel_torchrl.replay import EpisodeSampler
+            >>> sorted(EpisodeSampler(seed=0).state_dict())
+            ['generator', 'index', 'warned']
+        """
+        return {
+            "index": self._index.state_dict(),
+            "generator": self._generator.get_state(),
+            "warned": self._warned,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores what :meth:`state_dict` returned.
+
+        Args:
+            state_dict (dict): the state; load the storage that belongs to it too, as
+                the buffer's ``load_state_dict`` and ``loads`` do.
+
+        Examples:
+            >>> from resel_torchrl.replay import EpisodeSampler
+            >>> sampler, other = EpisodeSampler(seed=0), EpisodeSampler(seed=1)
+            >>> other.load_state_dict(sampler.state_dict())
+        """
+        self._index.load_state_dict(state_dict["index"])
+        self._generator.set_state(state_dict["generator"].cpu())
+        self._warned = state_dict["warned"]
+
+    def dumps(self, path: str | Path) -> None:
+        """Writes the state to a file in the directory ``path``.
+
+        Args:
+            path (str or Path): the directory; made if it does not exist.
+
+        Examples:
+            >>> import tempfile
+            >>> from resel_torchrl.replay import EpisodeSampler
+            >>> sampler = EpisodeSampler(seed=0)
+            >>> with tempfile.TemporaryDirectory() as path:
+            ...     sampler.dumps(path)
+            ...     sampler.loads(path)
+        """
+        path = Path(path)
+        path.mkdir(parents=True, exist_ok=True)
+        torch.save(self.state_dict(), path / self._state_file)
+
+    def loads(self, path: str | Path) -> None:
+        """Restores what :meth:`dumps` wrote.
+
+        Args:
+            path (str or Path): the directory.
+
+        Raises:
+            FileNotFoundError: if it was not written by a sampler of the same class.
+
+        Examples:
+            See :meth:`dumps`.
+        """
+        state = torch.load(Path(path) / self._state_file, weights_only=True)
+        self.load_state_dict(state)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        state["_generator"] = self._generator.get_state()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        generator = torch.Generator()
+        generator.set_state(state["_generator"])
+        self.__dict__.update(state, _generator=generator)
+
+    def __repr__(self) -> str:
+        episodes = self._index.episodes
+        return (
+            f"{type(self).__name__}(episodes={len(episodes)}, "
+            f"transitions={episodes.transitions}, done_key={self.end_key!r}, "
+            f"init_key={self.init_key!r})"
+        )
 
 
 class EpisodeSampler(IndexedSampler):

@@ -7,7 +7,7 @@ import torch
 from tensordict import NestedKey
 from torchrl.data.replay_buffers.storages import Storage
 
-from resel_torchrl.replay.indexed_sampler import IndexedSampler
+from resel_torchrl.replay.sampler import IndexedSampler
 
 
 class SegmentSampler(IndexedSampler):

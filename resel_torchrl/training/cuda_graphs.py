@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+import contextlib
+import ctypes
+import functools
+import platform
+import sysconfig
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
+from torch._inductor import cpp_builder
+from torchrl import torchrl_logger
 
-__all__ = ["CudaRecorder", "GraphedFunction", "StaticBatch"]
+from resel_torchrl.ops._backends import is_usable, load_all
+from resel_torchrl.ops.causal_conv import BACKENDS as CONVOLUTIONS
+from resel_torchrl.ops.gru import BACKENDS as GRUS
+from resel_torchrl.ops.selective_scan import BACKENDS as SCANS
+
+__all__ = [
+    "CompiledFunction",
+    "CudaRecorder",
+    "GraphedFunction",
+    "StaticBatch",
+    "compiler_problem",
+    "in_bfloat16",
+    "keep_freed_memory",
+    "matmul_precision",
+    "moved",
+    "set_matmul_precision",
+]
 
 Outputs = Mapping[str, Tensor]
 #: Takes a function down and returns what runs it again, on the same memory.
@@ -161,3 +186,188 @@ class GraphedFunction:
         static, replay = self._recorded[key]
         static.fill(batch)
         return replay()
+
+
+# PyTorch gives up after 8 compilations; batches have a short list of layouts, more.
+_LIMITS = {"recompile_limit": 256, "accumulated_recompile_limit": 1024}
+
+
+class CompiledFunction:
+    """A function of batches, compiled once for each layout of them.
+
+    What it computes is what the function does, to rounding, with eager PyTorch's random
+    numbers. Compiling a loss takes some ten seconds for each layout; PyTorch keeps the
+    result on disk, from which a later process takes it in a second or two.
+
+    Args:
+        function: Of a batch and further tensors.
+
+    >>> def double(batch):
+    ...     return TensorDict(twice=batch["reward"] * 2)
+    >>> compiled = CompiledFunction(double)
+    >>> compiled.n_layouts
+    0
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._compiled = torch.compile(
+            function, dynamic=False, options={"fallback_random": True}
+        )
+        self._name = function.__name__
+        self._layouts: set[Hashable] = set()
+
+    @property
+    def n_layouts(self) -> int:
+        """Number of layouts that were met."""
+        return len(self._layouts)
+
+    def __call__(self, batch: TensorDict, *others: Tensor) -> Any:
+        """Runs the function; the first call with a layout compiles it."""
+        with torch._dynamo.config.patch(_LIMITS):
+            if (key := (layout(batch), len(others))) in self._layouts:
+                return self._compiled(batch, *others)
+            self._layouts.add(key)
+            device = next(iter(batch.values(True, True))).device
+            for backends in (CONVOLUTIONS, GRUS, SCANS):
+                load_all(backends, device.type)
+            torchrl_logger.info(
+                f"Compiling {self._name} for batches {list(batch.shape)}; the first "
+                "time this takes some ten seconds."
+            )
+            with warnings.catch_warnings():
+                # TensorDict asks for an option that PyTorch no longer has.
+                warnings.filterwarnings("ignore", message=".*inline_inbuilt_nn_modules")
+                return self._compiled(batch, *others)
+
+
+def compiler_problem(device: torch.device) -> str | None:
+    """What `torch.compile` lacks here, or None.
+
+    It writes C++ for a CPU and Triton for a GPU, whose launchers are C; both are
+    compiled against Python's headers.
+
+    Args:
+        device: Where the compiled functions are to run.
+
+    >>> lacking = compiler_problem(torch.device("cpu"))
+    >>> lacking is None or "install" in lacking
+    True
+    """
+    if device.type == "cuda" and not is_usable("triton"):
+        return 'Triton; pip install "resel_torchrl[cuda]"'
+    try:
+        cpp_builder.get_cpp_compiler()
+    except RuntimeError:
+        return "a C++ compiler; install g++, or name one in the variable CXX"
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    if not headers.is_file():
+        return "Python's headers (Python.h); install python3-dev or the like"
+    return None
+
+
+Precision = Literal["highest", "high", "medium"]
+
+
+def set_matmul_precision(precision: Precision) -> None:
+    """Sets it for the whole process, cuDNN's operations included.
+
+    PyTorch by itself lets cuDNN use TF32, which keeps 10 bits of the 23 behind the
+    point, wherever a GPU has it.
+
+    Args:
+        precision: `highest` for float32 throughout, `high` or `medium` as
+            `torch.set_float32_matmul_precision` has them.
+
+    >>> with matmul_precision("highest"):
+    ...     set_matmul_precision("high")
+    ...     torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    ('high', True)
+    """
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = precision != "highest"
+
+
+@contextlib.contextmanager
+def matmul_precision(precision: Precision) -> Iterator[None]:
+    """Sets it inside, and what it was before at the end.
+
+    Args:
+        precision: As of :func:`set_matmul_precision`.
+
+    >>> with matmul_precision("high"):
+    ...     torch.get_float32_matmul_precision()
+    'high'
+    """
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    set_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def in_bfloat16(function: Callable, device_type: str) -> Callable:
+    """Has a function's matrix products made in bfloat16, by :class:`torch.autocast`.
+
+    Args:
+        function: Of tensors.
+        device_type: `cpu` or `cuda`.
+
+    >>> def product():
+    ...     return torch.ones(2, 2) @ torch.ones(2, 2)
+    >>> product().dtype, in_bfloat16(product, "cpu")().dtype
+    (torch.float32, torch.bfloat16)
+    """
+
+    @functools.wraps(function)
+    def run(*arguments):
+        # CUDA graphs allow no cache of cast weights, and few are met twice in a call.
+        with torch.autocast(device_type, torch.bfloat16, cache_enabled=False):
+            return function(*arguments)
+
+    return run
+
+
+def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor on a device; the host does not wait for its way to a GPU.
+
+    It goes through page-locked memory, which PyTorch keeps until the copy is made. From
+    any other memory the host would wait until the GPU has done all that came before.
+
+    Args:
+        tensor: anywhere.
+        device: where to.
+
+    >>> moved(torch.ones(2), "cpu")
+    tensor([1., 1.])
+    """
+    device = torch.device(device)
+    if tensor.device.type == "cpu" and device.type == "cuda":
+        return tensor.contiguous().pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+# Of glibc's mallopt, number and value: blocks of up to 32 MiB (the most it takes) come
+# from the heap, which grows by 64 MiB and never shrinks.
+_OPTIONS = {-3: 32 << 20, -2: 64 << 20, -1: 2**31 - 1}
+
+
+def keep_freed_memory() -> bool:
+    """Has the process keep what it frees for its next use, if its C library is glibc.
+
+    Every update needs the same memory as the one before. By itself glibc hands much of
+    it back to the system in between, which has to clear it page by page when it is
+    asked for again: some twentieth of the time of an update on a CPU. The process then
+    stays as large as it has been at its largest. Results do not change.
+
+    Returns:
+        Whether the C library has this choice.
+
+    >>> keep_freed_memory() in (True, False)
+    True
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return all([mallopt(option, value) for option, value in _OPTIONS.items()])

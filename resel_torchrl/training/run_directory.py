@@ -7,13 +7,11 @@ import os
 import socket
 from pathlib import Path
 
-__all__ = ["RunDirectory", "RunError"]
+from resel_torchrl.errors import RunError
+
+__all__ = ["RunDirectory"]
 
 CONFIG = "config.yaml"
-
-
-class RunError(RuntimeError):
-    """A run that cannot start or go on; the message says what to do."""
 
 
 class RunDirectory:

@@ -3,8 +3,10 @@
 import numpy as np
 import torch
 
+from resel_torchrl.collect import flat_episode
+from resel_torchrl.modules import make_agent
+from resel_torchrl.objectives import make_loss
 from resel_torchrl.replay import pack_episodes
-from resel_torchrl.training import flat_episode, make_agent, make_loss
 
 
 def random_episodes(lengths, row_length, seed=0, *, discrete=False):

@@ -8,26 +8,29 @@ import numpy as np
 import pytest
 import torch
 
-from resel_torchrl.analysis import (
+from recipes.benchmark import measurement, suites
+from recipes.benchmark.measurement import (
     Measurement,
-    benchmark,
     describe_machine,
     measurement_table,
+    write_measurements,
+)
+from recipes.benchmark.suites import (
     time_acting,
     time_replay,
     time_update,
-    timing,
     update_memory,
-    write_measurements,
 )
-from resel_torchrl.analysis.synthetic import synthetic_learner, task_sizes
-from resel_torchrl.config import ConfigError, compose
+from recipes.benchmark.synthetic import synthetic_learner, task_sizes
+from resel_torchrl.collect import RecurrentPolicy
+from resel_torchrl.config import compose
 from resel_torchrl.envs import task_info
-from resel_torchrl.training import Learner, RecurrentPolicy
+from resel_torchrl.errors import ConfigError
+from resel_torchrl.training import Learner
 from tests.recipes.test_commands import recipe
 from tests.training.threads import as_thread  # noqa: F401
 
-memory = sys.modules["resel_torchrl.analysis.update_memory"]
+memory = sys.modules["recipes.benchmark.suites"]
 SMALL = ["agent.hidden_size=8", "agent.embedding_size=4", "agent.n_critics=2"]
 
 
@@ -58,8 +61,8 @@ def test_quantiles_are_those_of_the_repetitions():
 
 
 def test_replay_draws_whole_batches_from_buffers_of_the_sizes_asked(monkeypatch):
-    times = counting(monkeypatch, benchmark, "seconds_of")
-    packs = counting(monkeypatch, benchmark, "pack_episodes")
+    times = counting(monkeypatch, suites, "seconds_of")
+    packs = counting(monkeypatch, suites, "pack_episodes")
     generator = torch.get_rng_state()
     rows = time_replay([125, 400], [20, 30], batch_size=50, repetitions=4)
     assert torch.equal(generator, torch.get_rng_state())
@@ -75,7 +78,7 @@ def test_replay_draws_whole_batches_from_buffers_of_the_sizes_asked(monkeypatch)
         "SliceSampler",
         "SliceSampler(cache_values=True)",
     ]
-    assert len(packs) == 4 * (4 + timing.WARM_UP)
+    assert len(packs) == 4 * (4 + measurement.WARM_UP)
     for args, _, packed, _ in packs:
         assert len(args[0]) == 60
         assert int(packed["valid"].sum()) == 60
@@ -110,7 +113,7 @@ def test_updates_are_counted_with_their_policy_steps(monkeypatch, delay):
     before = torch.get_num_threads()
     config = small("replay.batch_size=199", f"train.policy_delay={delay}", "threads=2")
     rows = time_update(config, repetitions=4, memory_runs=0)
-    made = 4 + timing.WARM_UP + 2  # and twice for the matrix products
+    made = 4 + measurement.WARM_UP + 2  # and twice for the matrix products
     assert len(policy_steps) == made
     assert [call[0][0].updates for call in updates] == [made * delay] * made * delay
     assert {threads for *_, threads in updates} == {2}
@@ -125,15 +128,15 @@ def test_updates_are_counted_with_their_policy_steps(monkeypatch, delay):
 
 def test_updates_per_second_count_updates_not_repetitions(monkeypatch):
     seconds = [0.5, 0.5]
-    monkeypatch.setattr(benchmark, "seconds_of", lambda call, n, device: seconds)
+    monkeypatch.setattr(suites, "seconds_of", lambda call, n, device: seconds)
     row, _ = time_update(small("train.policy_delay=4"), repetitions=2, memory_runs=0)
     assert row.median == 8
 
 
 def test_the_warm_up_is_not_counted():
     calls = []
-    assert len(timing.seconds_of(lambda: calls.append(1), 5)) == 5
-    assert len(calls) == 5 + timing.WARM_UP
+    assert len(measurement.seconds_of(lambda: calls.append(1), 5)) == 5
+    assert len(calls) == 5 + measurement.WARM_UP
 
 
 def test_the_usual_batch_is_two_full_episodes_of_1000():
@@ -149,7 +152,7 @@ def test_the_usual_batch_is_two_full_episodes_of_1000():
 def test_acting_steps_on_one_thread(monkeypatch, core):
     steps = counting(monkeypatch, RecurrentPolicy, "__call__")
     [row] = time_acting(small("threads=2", core=core), repetitions=6)
-    assert len(steps) == 6 + timing.WARM_UP
+    assert len(steps) == 6 + measurement.WARM_UP
     assert {threads for *_, threads in steps} == {1}
     actions = np.stack([action for _, _, action, _ in steps])
     assert len(np.unique(actions)) == len(actions)  # sampled, with a memory
@@ -178,7 +181,7 @@ def test_memory_is_that_of_a_process_of_its_own():
 
 def test_memory_row(monkeypatch):
     peaks = iter([5.0, 3.0, 4.0])
-    monkeypatch.setattr(benchmark, "update_memory", lambda config: next(peaks))
+    monkeypatch.setattr(suites, "update_memory", lambda config: next(peaks))
     *_, row = time_update(small(), repetitions=1, memory_runs=3)
     assert (row.quantity, row.unit) == ("peak memory over idle", "MiB")
     assert (row.median, row.repetitions) == (4.0, 3)
@@ -186,9 +189,9 @@ def test_memory_row(monkeypatch):
 
 def test_compiled_updates_are_named_and_have_no_row_of_memory(monkeypatch):
     """The compiler's memory would be in it."""
-    update = sys.modules["resel_torchrl.training.update"]
+    update = sys.modules["resel_torchrl.training.learner"]
     monkeypatch.setattr(update, "CompiledFunction", lambda function: function)
-    monkeypatch.setattr(benchmark, "compiler_problem", lambda device: None)
+    monkeypatch.setattr(suites, "compiler_problem", lambda device: None)
     rows = time_update(small("train.compile=true"), repetitions=1, memory_runs=3)
     assert [row.unit for row in rows] == ["updates/s"] * 2
     assert all(row.case.endswith(", compiled") for row in rows)
@@ -227,7 +230,7 @@ def test_csv_has_a_line_per_row_and_the_machine(tmp_path):
 def test_the_gpu_is_named_and_a_missing_package_is_none(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100")
-    measurements = sys.modules["resel_torchrl.analysis.measurements"]
+    measurements = sys.modules["recipes.benchmark.measurement"]
     monkeypatch.setattr(measurements, "_PACKAGES", ("torchrl", "no-such-package"))
     machine = describe_machine()
     assert machine["gpu"] == "NVIDIA H100"

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from resel_torchrl.analysis import by_factor, plot_by_factor, read_evaluations
-from resel_torchrl.config import main
+from resel_torchrl.analysis import figures, plot_by_factor, read_evaluations
+from resel_torchrl.cli import main
 from tests.recipes.test_commands import recipe
 
 HEADER = "episode,return,length,success,gravity,mass_torso"
@@ -26,12 +26,12 @@ def write(path, gravities=GRAVITIES, slope=100.0, header=HEADER):
 def drawn(monkeypatch, tmp_path):
     """Draws and gives the axes and what stands in the CSV file."""
     pytest.importorskip("matplotlib")
-    figures = []
-    monkeypatch.setattr(by_factor, "save_figure", lambda fig, _: figures.append(fig))
+    pictures = []
+    monkeypatch.setattr(figures, "save_figure", lambda fig, _: pictures.append(fig))
 
     def draw(files, factor="gravity"):
         plot_by_factor(files, factor, tmp_path / "out.png")
-        (ax,) = figures.pop().axes
+        (ax,) = pictures.pop().axes
         return ax, (tmp_path / "out.csv").read_text()
 
     return draw

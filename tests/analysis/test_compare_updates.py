@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from resel_torchrl.analysis import compare_updates
+from recipes.benchmark.suites import compare_updates
 from resel_torchrl.config import compose
 from tests.analysis.test_benchmark import SMALL
 from tests.recipes.test_commands import recipe
 from tests.training.threads import as_thread  # noqa: F401
 
-module = sys.modules["resel_torchrl.analysis.compare_updates"]
+module = sys.modules["recipes.benchmark.suites"]
 
 
 def small(*overrides):

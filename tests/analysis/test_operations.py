@@ -3,13 +3,10 @@
 import pytest
 import torch
 
-from resel_torchrl.analysis import (
-    operations,
-    peers,
-    record_products,
-    time_operations,
-    time_torchrl_update,
-)
+from recipes.benchmark import operations, peers
+from recipes.benchmark.operations import time_operations
+from recipes.benchmark.peers import time_torchrl_update
+from recipes.benchmark.suites import record_products
 from resel_torchrl.config import compose
 from resel_torchrl.ops import gru
 

@@ -7,10 +7,9 @@ import pytest
 
 from resel_torchrl.analysis import (
     Result,
-    figure,
+    figures,
     find_runs,
     mean_curve,
-    plot,
     plot_curves,
     plot_output_variation,
     plot_runs,
@@ -18,7 +17,7 @@ from resel_torchrl.analysis import (
     read_runs,
     write_results,
 )
-from resel_torchrl.training import RunError
+from resel_torchrl.errors import RunError
 
 CONFIG = """task: {task}
 seed: {seed}
@@ -48,10 +47,10 @@ def make_run(folder, returns, *, seed=0, core="gru", task="pendulum_v", lr=1e-5)
 def drawn(monkeypatch, draw, *arguments):
     """The axes that a function draws, by title."""
     pytest.importorskip("matplotlib")
-    figures = []
-    monkeypatch.setattr(plot, "save_figure", lambda fig, path: figures.append(fig))
+    pictures = []
+    monkeypatch.setattr(figures, "save_figure", lambda fig, path: pictures.append(fig))
     draw(*arguments)
-    (fig,) = figures
+    (fig,) = pictures
     return {ax.get_title(): ax for ax in fig.axes}
 
 
@@ -214,7 +213,7 @@ def test_published_columns_are_enough(tmp_path):
 
 def test_without_matplotlib_the_error_names_the_extra(tmp_path, monkeypatch):
     run = make_run(tmp_path / "a", [-1])
-    monkeypatch.setattr(figure, "find_spec", lambda name: None)
+    monkeypatch.setattr(figures, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"resel_torchrl\[plot\]"):
         plot_runs(run, tmp_path / "out.png")
     assert not (tmp_path / "out.csv").exists()
@@ -243,9 +242,9 @@ def test_a_measure_is_drawn_in_place_of_the_return(tmp_path, monkeypatch):
     write_results(tmp_path / "maze.csv", rows)
     assert read_results(tmp_path / "maze.csv") == rows
     drawn = []
-    points = plot.mean_curve
+    points = figures.mean_curve
     monkeypatch.setattr(
-        plot, "mean_curve", lambda s: drawn.append(points(s)) or drawn[-1]
+        figures, "mean_curve", lambda s: drawn.append(points(s)) or drawn[-1]
     )
     for measure, value in ((None, -5.0), ("success", 0.5), ("apples", 7.0)):
         plot_curves(tmp_path / "maze.csv", tmp_path / "a.png", measure)

@@ -6,17 +6,14 @@ import time
 import pytest
 import torch
 
-from resel_torchrl.analysis import (
-    replay_memory,
-    time_collecting,
-    time_end_to_end,
-    timing,
-    whole_loop,
-)
+from recipes.benchmark import measurement, whole_loop
+from recipes.benchmark.suites import replay_memory
+from recipes.benchmark.whole_loop import time_collecting, time_end_to_end
+from resel_torchrl.collect import Collector, RecurrentPolicy
 from resel_torchrl.config import compose
-from resel_torchrl.config.parts import make_buffer
+from resel_torchrl.config.build import make_buffer
 from resel_torchrl.envs import make_gym
-from resel_torchrl.training import Collector, Learner, RecurrentPolicy
+from resel_torchrl.training import Learner
 from tests.analysis.test_benchmark import counting, small
 from tests.training.threads import as_thread  # noqa: F401
 
@@ -47,7 +44,7 @@ def test_collecting_counts_the_environment_within_the_whole(monkeypatch):
     generator = torch.get_rng_state()
     environment, whole = time_collecting(small("threads=2"), repetitions=2)
     assert torch.equal(generator, torch.get_rng_state())
-    chunks = 2 + timing.WARM_UP
+    chunks = 2 + measurement.WARM_UP
     assert len(steps) == len(policies) == chunks * whole_loop.CHUNK
     assert {threads for *_, threads in steps} == {1}
     assert len(steps[0][0][0].replay_buffer) == 2 * 200  # stored, whole episodes
@@ -71,7 +68,7 @@ def test_end_to_end_runs_both_ways_at_the_configured_ratio(monkeypatch):
     config = small("replay.batch_size=199", "train.updates_per_step=0.5", "threads=2")
     rows = time_end_to_end(config, repetitions=2, steps=6)
     assert [c.train.collection for c, _ in made] == ["sync", "process"]
-    alone = 2 * (2 + timing.WARM_UP)  # and their policy delay
+    alone = 2 * (2 + measurement.WARM_UP)  # and their policy delay
     for run_config, training in made:
         same = dataclasses.replace(run_config, train=config.train, run_dir="", log=None)
         same = dataclasses.replace(same, steps=config.steps, eval=config.eval)

@@ -2,8 +2,9 @@
 
 import pytest
 
-from resel_torchrl.config import ConfigError, compose, load_config, open_run
-from resel_torchrl.config.algorithms import resolve_algorithm
+from resel_torchrl.config import compose, load_config, open_run
+from resel_torchrl.config.build import resolve_algorithm
+from resel_torchrl.errors import ConfigError
 from resel_torchrl.objectives import DiscreteRESeLLoss, RESeLLoss, TD3RESeLLoss
 from tests.training.runs import start
 

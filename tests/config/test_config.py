@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from resel_torchrl.config import (
-    ConfigError,
     check_overrides,
     choices,
     compose,
@@ -21,6 +20,7 @@ from resel_torchrl.config import (
     validate,
 )
 from resel_torchrl.envs import task_names
+from resel_torchrl.errors import ConfigError
 from resel_torchrl.modules.cores import CORES
 
 # LR_CE, policy, critic, batch: arXiv 2405.15384, appendix, classic POMDPs.

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from resel_torchrl.config import ConfigError, compose, open_run
+from resel_torchrl.config import compose, open_run
+from resel_torchrl.errors import ConfigError
 from resel_torchrl.modules.cores import CORES
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from resel_torchrl.config import compose
-from resel_torchrl.config.environments import make_run_env
+from resel_torchrl.config.build import make_run_env
 from resel_torchrl.envs import task_info
 from tests.envs.helpers import play, random_actions, same
 

@@ -14,9 +14,9 @@ from resel_torchrl.modules import (
     ContextEncoder,
     DiscreteEnsembleCritic,
     context_inputs,
+    make_agent,
     make_policy,
 )
-from resel_torchrl.training import make_agent
 
 
 def make_actor(actions=3, **options):

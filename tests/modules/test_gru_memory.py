@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from resel_torchrl.config import ConfigError, compose
+from resel_torchrl.config import compose
+from resel_torchrl.errors import ConfigError
 from resel_torchrl.modules import make_core
 from resel_torchrl.modules.cores import GRUCore
 

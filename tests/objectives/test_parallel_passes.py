@@ -7,8 +7,9 @@ import pickle
 import pytest
 import torch
 
-from resel_torchrl.config import ConfigError, compose
-from resel_torchrl.objectives.side_streams import SideStreams
+from resel_torchrl.config import compose
+from resel_torchrl.errors import ConfigError
+from resel_torchrl.objectives.episode_loss import SideStreams
 from tests.objectives.episodes import (
     LOSSES,
     is_discrete,

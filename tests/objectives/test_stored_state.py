@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
-from resel_torchrl.objectives.episode_networks import EpisodeNetworks
+from resel_torchrl.objectives.episode_loss import EpisodeNetworks
 from resel_torchrl.replay import SegmentSampler, pack_episodes
 from tests.objectives.episodes import (
     ALGORITHMS,

@@ -11,14 +11,19 @@ from types import ModuleType
 import pytest
 import torch
 
+from resel_torchrl.collect import flat_episode
 from resel_torchrl.config import compose
-from resel_torchrl.config.algorithms import resolve_algorithm
-from resel_torchrl.config.core_checks import memory_problems
-from resel_torchrl.config.parts import agent_options, make_buffer, make_learner
+from resel_torchrl.config.build import (
+    agent_options,
+    make_buffer,
+    make_learner,
+    memory_problems,
+    resolve_algorithm,
+)
+from resel_torchrl.modules import make_agent
 from resel_torchrl.modules.cores import MambaCore
 from resel_torchrl.ops import selective_scan
 from resel_torchrl.ops.selective_scan import BACKENDS, mamba_ssm
-from resel_torchrl.training import flat_episode, make_agent
 from tests.ops.triton_cases import naive_scan, scan_inputs, with_gradients
 
 LENGTHS = (2, 4, 3, 9, 5)

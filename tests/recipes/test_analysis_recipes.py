@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from resel_torchrl.analysis import read_results, run_output_variation
-from resel_torchrl.config import main
-from resel_torchrl.training import RunError
+from resel_torchrl.cli import main
+from resel_torchrl.errors import RunError
 from tests.recipes.test_commands import recipe
 from tests.training.runs import tiny
 

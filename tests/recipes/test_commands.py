@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from resel_torchrl.config import main
+from resel_torchrl.cli import main
 from tests.training.runs import rows, tiny
 
 RECIPES = Path(__file__).parents[2] / "recipes"

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from resel_torchrl.config import load_config, main
+from resel_torchrl.cli import main
+from resel_torchrl.config import load_config
 from tests.recipes.family import recipe, short_run
 from tests.training.runs import rows
 

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from resel_torchrl.config import compose, load_config
-from resel_torchrl.config.environments import make_run_env
+from resel_torchrl.config.build import make_run_env
 from tests.recipes.family import recipe, short_run
 from tests.training.runs import rows
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from resel_torchrl.config import ConfigError
+from resel_torchrl.errors import ConfigError
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

@@ -11,7 +11,7 @@ from torchrl.data import (
     LazyTensorStorage,
 )
 
-from resel_torchrl.training.buffer_state import buffer_state, load_buffer_state
+from resel_torchrl.training.checkpoint import buffer_state, load_buffer_state
 from tests.replay.episodes import (
     make_buffer,
     make_episode,

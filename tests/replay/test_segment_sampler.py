@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torchrl.data import LazyTensorStorage, SliceSampler, TensorDictReplayBuffer
 
 from resel_torchrl.replay import EpisodeSampler, SegmentSampler, pack_episodes
-from resel_torchrl.training.buffer_state import buffer_state, load_buffer_state
+from resel_torchrl.training.checkpoint import buffer_state, load_buffer_state
 from tests.replay.episodes import make_episode, still_stored
 
 

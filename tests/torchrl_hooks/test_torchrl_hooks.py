@@ -2,7 +2,7 @@
 
 import pytest
 
-from resel_torchrl._torchrl_hooks import HOOKS, Hook, changed_hooks, fingerprint
+from tests.torchrl_hooks.hooks import HOOKS, Hook, changed_hooks, fingerprint
 
 
 @pytest.mark.parametrize("path", HOOKS)
@@ -11,7 +11,7 @@ def test_hook_is_unchanged(path):
     assert present == HOOKS[path].fingerprint, (
         f"TorchRL changed {path} (used here because: {HOOKS[path].reason}). Read the "
         f"new source, adapt the package, then set its fingerprint to {present!r} in "
-        "resel_torchrl/_torchrl_hooks.py."
+        "tests.torchrl_hooks.hooks.py."
     )
 
 

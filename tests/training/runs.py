@@ -7,7 +7,7 @@ import torch
 
 from resel_torchrl.config import compose, make_training, open_run
 from resel_torchrl.training import CheckpointStore, Training
-from resel_torchrl.training.log import TIME_COLUMNS
+from resel_torchrl.training.logging import TIME_COLUMNS
 
 TINY = [
     "task=pendulum_v",

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from resel_torchrl.training import RecurrentPolicy, make_agent
+from resel_torchrl.collect import RecurrentPolicy
+from resel_torchrl.modules import make_agent
 
 SIZES = {"embedding_size": 8, "hidden_size": 16, "context_size": 8, "n_critics": 2}
 

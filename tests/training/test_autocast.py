@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from resel_torchrl.analysis.synthetic import synthetic_learner
+from recipes.benchmark.synthetic import synthetic_learner
 from resel_torchrl.config import compose
 from resel_torchrl.modules import (
     CORES,

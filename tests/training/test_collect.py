@@ -9,9 +9,9 @@ from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from torchrl.envs import GymWrapper, InitTracker, TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from resel_torchrl.modules import CORES, make_policy
+from resel_torchrl.collect import Collector, RecurrentPolicy, episode_seed
+from resel_torchrl.modules import CORES, make_agent, make_policy
 from resel_torchrl.replay import pack_episodes
-from resel_torchrl.training import Collector, RecurrentPolicy, episode_seed, make_agent
 from tests.training import envs
 
 SIZES = {"embedding_size": 4, "hidden_size": 6, "context_size": 5, "head_sizes": [8]}

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from resel_torchrl.collect import ProcessCollector, episode_seed
+from resel_torchrl.collect.process_collector import WeightReader
 from resel_torchrl.modules.cores import CORES
-from resel_torchrl.training import CheckpointStore, ProcessCollector, episode_seed
-from resel_torchrl.training.shared_weights import WeightReader
+from resel_torchrl.training import CheckpointStore
 from tests.training import envs
 from tests.training.runs import leaves, resume, rows, same, start
 from tests.training.threads import as_thread  # noqa: F401

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resel_torchrl.training import RunError
+from resel_torchrl.errors import RunError
 from tests.training import envs
 from tests.training.runs import resume, rows, start, tiny
 from tests.training.test_collect_process import PROCESS, watch

@@ -8,9 +8,10 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from resel_torchrl.analysis.synthetic import synthetic_learner
-from resel_torchrl.config import ConfigError, compose
-from resel_torchrl.objectives import terms
+from recipes.benchmark.synthetic import synthetic_learner
+from resel_torchrl.config import compose
+from resel_torchrl.errors import ConfigError
+from resel_torchrl.objectives import episode_loss
 from resel_torchrl.ops import _backends
 from resel_torchrl.training import CompiledFunction, compiler_problem
 from tests.training.runs import assert_alike, leaves, resume, rows, start
@@ -178,7 +179,7 @@ def test_what_changes_in_place_is_not_worked_out_again(monkeypatch, kept, limite
     if not limited:
         learner.loss.max_log_alpha = None
     if not kept:
-        monkeypatch.setattr(terms, "settled", lambda x: x)
+        monkeypatch.setattr(episode_loss, "settled", lambda x: x)
     policy_loss = torch.compile(
         learner.loss.policy_loss, backend="aot_eager_decomp_partition", dynamic=False
     )

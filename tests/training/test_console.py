@@ -5,7 +5,7 @@ import logging
 import pytest
 from torchrl import torchrl_logger
 
-from resel_torchrl.training.console import Progress
+from resel_torchrl.training.logging import Progress
 
 
 @pytest.fixture

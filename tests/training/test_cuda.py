@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 
-from resel_torchrl.analysis.synthetic import synthetic_learner
+from recipes.benchmark.synthetic import synthetic_learner
+from resel_torchrl.collect import PolicyCopy
 from resel_torchrl.config import compose, make_training, open_run
-from resel_torchrl.training import PolicyCopy, load_policy
+from resel_torchrl.training import load_policy
 from tests.training.runs import assert_alike
 
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from resel_torchrl.analysis.synthetic import synthetic_learner
-from resel_torchrl.config import ConfigError, compose, parts
+from recipes.benchmark.synthetic import synthetic_learner
+from resel_torchrl.config import build, compose
+from resel_torchrl.errors import ConfigError
 from resel_torchrl.training import CudaRecorder, matmul_precision
 from resel_torchrl.training.cuda_graphs import GraphedFunction, StaticBatch, layout
 from tests.training.runs import assert_alike, leaves, resume, rows, start
@@ -190,7 +191,7 @@ def test_graphs_need_a_gpu(tmp_path):
 
 def test_the_configuration_chooses_graphs(monkeypatch):
     made = []
-    monkeypatch.setattr(parts, "CudaRecorder", lambda device: made.append(device))
+    monkeypatch.setattr(build, "CudaRecorder", lambda device: made.append(device))
     config = compose(["task=pendulum_v", "core=gru"])
     synthetic_learner(config)
     assert made == []

@@ -2,8 +2,9 @@
 
 import pytest
 
-from resel_torchrl.config import ConfigError, compose
-from resel_torchrl.training import Curriculum, EpisodeResult
+from resel_torchrl.collect import Curriculum, EpisodeResult
+from resel_torchrl.config import compose
+from resel_torchrl.errors import ConfigError
 from tests.training.runs import assert_same_run, resume, rows, start
 
 MAZE = [

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from resel_torchrl.config import ConfigError, compose
+from resel_torchrl.config import compose
+from resel_torchrl.errors import ConfigError
 from resel_torchrl.training import LearningRateDecay
 from tests.training.runs import assert_same_run, resume, start
 

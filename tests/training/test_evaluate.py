@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from resel_torchrl.collect import episode_seed, evaluate
 from resel_torchrl.config import evaluate_run, load_config
-from resel_torchrl.training import RunError, episode_seed, evaluate, load_policy
+from resel_torchrl.errors import RunError
+from resel_torchrl.training import load_policy
 from tests.training.runs import resume, rows, start
 
 

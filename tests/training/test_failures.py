@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from resel_torchrl.training import RunError
+from resel_torchrl.errors import RunError
 from tests.training import envs
 from tests.training.runs import resume, rows, start
 

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from resel_torchrl.config import ConfigError, load_config, main
+from resel_torchrl.cli import main
+from resel_torchrl.collect import evaluate, evaluate_vector
+from resel_torchrl.config import load_config
 from resel_torchrl.envs import make_gym, vectorize
-from resel_torchrl.training import RunError, evaluate, evaluate_vector
+from resel_torchrl.errors import ConfigError, RunError
 from tests.training.runs import resume, rows, start
 
 MAZE = ["env.id=TMaze-Passive-v0", "env.kwargs.length=4", "eval.interval=25"]

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from resel_torchrl.config import ConfigError
+from resel_torchrl.collect import episode_seed
+from resel_torchrl.collect.episode_collector import RandomStart
 from resel_torchrl.envs import make_gym
-from resel_torchrl.training import episode_seed
-from resel_torchrl.training.random_start import RandomStart
+from resel_torchrl.errors import ConfigError
 from tests.training.runs import assert_same_run, leaves, resume, rows, same, start
 from tests.training.test_vector_collect import episodes, make_single, make_vector
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from resel_torchrl.config import ConfigError
+from resel_torchrl.errors import ConfigError, RunError
 from resel_torchrl.modules.cores import CORES
-from resel_torchrl.training import RunError, load_policy
+from resel_torchrl.training import load_policy
 from tests.training import envs
 from tests.training.runs import assert_same_run, resume, rows, start, tiny
 

@@ -4,7 +4,8 @@ import warnings
 
 import pytest
 
-from resel_torchrl.config import ConfigError, compose
+from resel_torchrl.config import compose
+from resel_torchrl.errors import ConfigError
 from resel_torchrl.replay import EpisodeSampler, SegmentSampler
 from tests.training.runs import assert_same_run, resume, rows, start, tiny
 

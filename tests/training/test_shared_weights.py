@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from resel_torchrl.training import SharedWeights
-from resel_torchrl.training import shared_weights as module
+from resel_torchrl.collect import SharedWeights
+from resel_torchrl.collect import process_collector as module
 
 
 def filled(value: float) -> list[nn.Module]:

@@ -9,16 +9,15 @@ from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from torchrl.envs import GymWrapper, InitTracker, TransformedEnv
 from torchrl.modules import set_recurrent_mode
 
-from resel_torchrl.envs import vectorize
-from resel_torchrl.modules import make_policy
-from resel_torchrl.replay import SegmentSampler, pack_episodes
-from resel_torchrl.training import (
+from resel_torchrl.collect import (
     Collector,
     RecurrentPolicy,
     VectorCollector,
     VectorPolicy,
-    make_agent,
 )
+from resel_torchrl.envs import vectorize
+from resel_torchrl.modules import make_agent, make_policy
+from resel_torchrl.replay import SegmentSampler, pack_episodes
 from tests.training import envs
 from tests.training.memories import recomputed
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from resel_torchrl.config import ConfigError, compose
-from resel_torchrl.config.commands import main
+from resel_torchrl.cli.commands import main
+from resel_torchrl.config import compose
+from resel_torchrl.errors import ConfigError
 from resel_torchrl.training import CheckpointStore
 from tests.training.memories import recomputed
 from tests.training.runs import assert_same_run, resume, rows, start, tiny

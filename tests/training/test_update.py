@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resel_torchrl.training import NonFiniteLossError, RunError, UpdateSchedule
-from resel_torchrl.training.finite import check_gradients
-from resel_torchrl.training.log import METRIC_COLUMNS
+from resel_torchrl.errors import NonFiniteLossError, RunError
+from resel_torchrl.training import UpdateSchedule
+from resel_torchrl.training.learner import check_gradients
+from resel_torchrl.training.logging import METRIC_COLUMNS
 from tests.training.runs import leaves, resume, rows, start
 
 DISCRETE = "env.id=tests.training.envs:DiscreteWalk-v0"

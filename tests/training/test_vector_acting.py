@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from resel_torchrl.modules import CORES
-from resel_torchrl.training import RecurrentPolicy, VectorPolicy, make_agent
+from resel_torchrl.collect import RecurrentPolicy, VectorPolicy
+from resel_torchrl.modules import CORES, make_agent
 
 SIZES = {"embedding_size": 4, "hidden_size": 6, "context_size": 5, "head_sizes": [8]}
 COPIES, STEPS = 3, 14

@@ -8,15 +8,15 @@ import torch
 from gymnasium.vector import SyncVectorEnv
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
-from resel_torchrl.envs import vectorize
-from resel_torchrl.replay import EpisodeSampler
-from resel_torchrl.training import (
+from resel_torchrl.collect import (
     Collector,
     RecurrentPolicy,
     VectorCollector,
     VectorPolicy,
-    make_agent,
 )
+from resel_torchrl.envs import vectorize
+from resel_torchrl.modules import make_agent
+from resel_torchrl.replay import EpisodeSampler
 from tests.training import envs
 from tests.training.runs import leaves, same
 

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from resel_torchrl.config import evaluate_run
-from resel_torchrl.envs import vectorize
-from resel_torchrl.training import (
+from resel_torchrl.collect import (
     RecurrentPolicy,
     VectorPolicy,
     evaluate,
     evaluate_vector,
-    make_agent,
 )
+from resel_torchrl.config import evaluate_run
+from resel_torchrl.envs import vectorize
+from resel_torchrl.modules import make_agent
 from tests.training.runs import rows, start
 
 SIZES = {"embedding_size": 4, "hidden_size": 6, "context_size": 5, "head_sizes": [8]}

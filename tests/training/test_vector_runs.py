@@ -8,13 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resel_torchrl.config import ConfigError, compose
-from resel_torchrl.training import (
-    RecurrentPolicy,
-    RunError,
-    VectorCollector,
-    load_policy,
-)
+from resel_torchrl.collect import RecurrentPolicy, VectorCollector
+from resel_torchrl.config import compose
+from resel_torchrl.errors import ConfigError, RunError
+from resel_torchrl.training import load_policy
 from tests.training import envs
 from tests.training.runs import TINY, assert_same_run, resume, rows, start, tiny
 

@@ -8,9 +8,8 @@ from resel_torchrl.modules.cores.gru import GRUCore
 from resel_torchrl.modules.cores.lru import LRUCore
 from resel_torchrl.modules.cores.lstm import LSTMCore
 from resel_torchrl.modules.cores.mamba import MambaCore, MambaMixer
-from resel_torchrl.modules.cores.memoryless import MemorylessCore
 from resel_torchrl.modules.cores.min_gru import MinGRUCore
-from resel_torchrl.modules.cores.one_step import OneStepCore
+from resel_torchrl.modules.cores.positionwise import MemorylessCore, OneStepCore
 from resel_torchrl.modules.cores.transformer import TransformerCore
 
 __all__ = [

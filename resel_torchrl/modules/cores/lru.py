@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from resel_torchrl.modules.cores.base import SequenceCore, check_positive
-from resel_torchrl.modules.cores.feedforward import FeedForward
+from resel_torchrl.modules.cores.transformer import FeedForward
 from resel_torchrl.ops import linear_scan, linear_scan_step
 
 

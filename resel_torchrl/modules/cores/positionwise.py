@@ -39,3 +39,42 @@ class PositionwiseCore(SequenceCore):
         """See :meth:`SequenceCore.step`."""
         self.check_step(x, is_init, state)
         return nn.functional.elu_(self.linear(x)), state
+
+
+class MemorylessCore(PositionwiseCore):
+    """Control without any memory: an encoder that has it drops the previous inputs.
+
+    What an agent with this core reaches is what the current observation alone allows.
+
+    Args:
+        size: width of input and output.
+
+    Raises:
+        ValueError: if ``size`` is not a positive integer.
+
+    Examples:
+        >>> core = MemorylessCore(4)
+        >>> core.state_size, core.uses_previous
+        (0, False)
+    """
+
+    uses_previous = False
+
+
+class OneStepCore(PositionwiseCore):
+    """Control without recurrence that still sees the previous inputs.
+
+    What an agent with this core reaches beyond a memoryless one is due to the previous
+    observation, action and reward, and needs no recurrence.
+
+    Args:
+        size: width of input and output.
+
+    Raises:
+        ValueError: if ``size`` is not a positive integer.
+
+    Examples:
+        >>> core = OneStepCore(4)
+        >>> core.state_size, core.uses_previous
+        (0, True)
+    """

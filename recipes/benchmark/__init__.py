@@ -1,0 +1,1 @@
+"""How fast replay, updates, acting, whole runs and cores are."""
