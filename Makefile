@@ -8,7 +8,8 @@ EXTRAS = bullet,mujoco,$(DMC)cpu,cuda,plot,tensorboard,docs,dev
 INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/constraints.txt
 
 TORCH = $(shell sed -n 's/^torch==//p' constraints.txt)
-# The versions to install: the pinned ones, but a PyTorch that is in .venv already stays.
+# The versions to install: the pinned ones, but a PyTorch that is in .venv already stays, and what it
+# limits follows it.
 define PINS
 torch=$$($(RUN) -c 'from importlib.metadata import version; print(version("torch"))' 2>/dev/null); \
 case "$$torch" in \
@@ -19,7 +20,7 @@ case "$$torch" in \
     cp constraints.txt $(VENV);; \
 $(TORCH)|$(TORCH)+*) cp constraints.txt $(VENV);; \
 *) echo "Keeping PyTorch $$torch, which is in $(VENV)."; \
-    { grep -vE '^(torch|triton)==' constraints.txt; echo "torch==$$torch"; } > $(VENV)/constraints.txt;; \
+    { grep -vE '^(torch|triton|setuptools)==' constraints.txt; echo "torch==$$torch"; } > $(VENV)/constraints.txt;; \
 esac
 endef
 
