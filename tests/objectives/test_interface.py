@@ -71,7 +71,7 @@ def test_target_takes_one_random_subset_of_the_target_critics_per_update(
             if name == ("biases", "2"):
                 parameter += 100.0 * torch.arange(CRITICS).unsqueeze(-1)
     seen = set()
-    packed = loss._read(batch)
+    packed = loss.read(batch)
     ongoing = packed.mask & ~packed.terminated
     for seed in range(12):
         torch.manual_seed(seed)
