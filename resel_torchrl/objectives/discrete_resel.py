@@ -34,6 +34,8 @@ class DiscreteRESeLLoss(EpisodeLoss):
 
     Actions are one-hot, and enter the encoders so.
 
+    Arguments and errors are those of :class:`RESeLLoss`, apart from:
+
     Args:
         actor_network: policy head with a one-hot categorical distribution, for
             instance :class:`~resel_torchrl.modules.CategoricalActor`.
@@ -42,22 +44,12 @@ class DiscreteRESeLLoss(EpisodeLoss):
             :class:`~resel_torchrl.modules.DiscreteEnsembleCritic`.
 
     Keyword Args:
-        actor_encoder: as in :class:`RESeLLoss`, like all that is not said here.
-        critic_encoder: the critic's own encoder; it gets target parameters.
-        critic_subset_size: M, target critics in the minimum, drawn once per update.
-        target_bound: clamp the bootstrap.
-        alpha_init: temperature at the start.
-        min_alpha: smallest temperature.
-        max_alpha: largest temperature (default e: ``log_alpha`` at most 1).
-        fixed_alpha: keep the temperature at ``alpha_init``.
         target_entropy: entropy to hold, in nats, where the temperature is tuned;
             ``"auto"`` is 0.98 of that of uniform actions.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
-        ValueError: as :class:`RESeLLoss`, but for actions that are not one-hot; or
-            ``target_entropy="auto"`` with an actor that has no spec.
-        TypeError: an actor that is no ``ProbabilisticTensorDictSequential``.
+        ValueError: actions that are not one-hot, or ``target_entropy="auto"`` with an
+            actor that has no spec.
 
     Examples:
         >>> from resel_torchrl.modules import make_agent
@@ -76,13 +68,9 @@ class DiscreteRESeLLoss(EpisodeLoss):
 
     @dataclass
     class _AcceptedKeys(EpisodeLoss._AcceptedKeys):
-        """The keys of a packed batch, its action one-hot, and of the critic.
+        """The keys of a packed batch and of the critic."""
 
-        Attributes:
-            action_value: values of all actions. Defaults to ``"action_value"``.
-        """
-
-        action_value: NestedKey = "action_value"
+        action_value: NestedKey = "action_value"  # of all actions and members
 
     default_keys = _AcceptedKeys
     clamp_decay = 1.0
@@ -108,12 +96,10 @@ class DiscreteRESeLLoss(EpisodeLoss):
         check_temperature(alpha_init, min_alpha, max_alpha)
         super().__init__()
         self._set_up(
-            {
-                "actor_network": actor_network,
-                "qvalue_network": qvalue_network,
-                "actor_encoder": actor_encoder,
-                "critic_encoder": critic_encoder,
-            },
+            actor_network=actor_network,
+            qvalue_network=qvalue_network,
+            actor_encoder=actor_encoder,
+            critic_encoder=critic_encoder,
             targets=["qvalue_network", "critic_encoder"],
             critic_subset_size=critic_subset_size,
             target_bound=target_bound,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -49,12 +49,11 @@ Pass = Callable[[], tuple[Tensor, Tensor]]
 class EpisodeLoss(LossModule):
     """Actor-critic loss on packed batches of whole episodes, but for two methods.
 
-    A loss adds a constructor that ends in :meth:`_set_up`, :meth:`bootstrap` and
-    :meth:`policy_term`. All else is here: it reads the batch, runs the encoders once
-    per term, clamps the bootstrap, reduces the terms over the transitions and adds
-    what a log wants to know. Heads and encoders meet through keys: a head has the
-    context that its encoder writes among its ``in_keys``. The networks never see
-    padding, whatever it holds.
+    A loss adds a constructor that ends in ``_set_up``, :meth:`bootstrap` and
+    :meth:`policy_term`. All else is here: it reads the batch, runs the encoders, clamps
+    the bootstrap, reduces the terms over the transitions and adds what a log wants to
+    know. Heads and encoders meet through keys: a head has the context that its encoder
+    writes among its ``in_keys``. The networks never see padding, whatever it holds.
 
     Encoder passes: the critic term makes three over the rows (the policy's and the
     target critic's without gradient, the critic's with), the policy term two (the
@@ -82,7 +81,7 @@ class EpisodeLoss(LossModule):
 
     Examples:
         >>> from resel_torchrl.modules import make_agent
-        >>> from resel_torchrl.objectives import TD3RESeLLoss, make_loss
+        >>> from resel_torchrl.objectives import make_loss
         >>> loss = make_loss(make_agent(3, 2, core="gru", hidden_size=16))
         >>> isinstance(loss, EpisodeLoss), loss.row_keys
         (True, ['observation', 'prev_observation', 'prev_action'])
@@ -90,23 +89,14 @@ class EpisodeLoss(LossModule):
 
     @dataclass
     class _AcceptedKeys:
-        """The entries of a packed batch.
-
-        Attributes:
-            action: action. Defaults to ``"action"``.
-            reward: reward, under ``"next"``. Defaults to ``"reward"``.
-            done: end of an episode, under ``"next"``; not read. Defaults to ``"done"``.
-            terminated: terminal state, under ``"next"``. Defaults to ``"terminated"``.
-            is_init: start flag of an episode. Defaults to ``"is_init"``.
-            valid: flag of the steps with a transition. Defaults to ``"valid"``.
-        """
+        """The entries of a packed batch."""
 
         action: NestedKey = "action"
-        reward: NestedKey = "reward"
-        done: NestedKey = "done"
+        reward: NestedKey = "reward"  # under "next", as the two below
+        done: NestedKey = "done"  # end of an episode; not read
         terminated: NestedKey = "terminated"
-        is_init: NestedKey = "is_init"
-        valid: NestedKey = "valid"
+        is_init: NestedKey = "is_init"  # start of an episode
+        valid: NestedKey = "valid"  # true at steps with a transition
 
     default_keys = _AcceptedKeys
     default_value_estimator = ValueEstimators.TD0
@@ -129,18 +119,17 @@ class EpisodeLoss(LossModule):
 
     def _set_up(
         self,
-        networks: Mapping[str, TensorDictModuleBase],
         *,
         targets: Iterable[str],
         critic_subset_size: int,
         target_bound: bool,
         reduction: str,
+        **networks: TensorDictModuleBase,
     ) -> None:
-        """Register networks that are not yet, those of ``targets`` with targets."""
+        """Finish construction: register networks, those in ``targets`` with targets."""
         for name, module in networks.items():
-            self.convert_to_functional(
-                module, name, create_target_params=name in targets
-            )
+            create_target = name in targets
+            self.convert_to_functional(module, name, create_target_params=create_target)
         if reduction not in ("mean", "sum", "none"):
             raise ValueError(
                 f"Expected reduction 'mean', 'sum' or 'none', got {reduction!r}."
@@ -264,10 +253,6 @@ class EpisodeLoss(LossModule):
             With a temperature also ``loss_alpha`` (without gradient if it is fixed) and
             the scalars ``alpha`` (the temperature used) and ``entropy`` (nats, mean
             over transitions).
-
-        Raises:
-            ValueError: a flat batch, or an entry of the wrong shape or dtype.
-            KeyError: an entry is missing.
         """
         batch = self.read(tensordict)
         critic = self._start_pass("critic_encoder", batch.rows)
@@ -290,10 +275,6 @@ class EpisodeLoss(LossModule):
 
         Returns:
             The losses and, with a temperature, ``alpha`` and ``entropy``.
-
-        Raises:
-            ValueError: a flat batch, or an entry of the wrong shape or dtype.
-            KeyError: an entry is missing.
         """
         shared = hasattr(self, "policy_context")
         context = self.policy_context(tensordict) if shared else None
@@ -315,10 +296,6 @@ class EpisodeLoss(LossModule):
 
         Returns:
             Contexts ``[R, L, C]``, with gradient.
-
-        Raises:
-            ValueError: a flat batch, or an entry of the wrong shape or dtype.
-            KeyError: an entry is missing.
         """
         return self.encode("actor_encoder", self.read(tensordict).rows)
 

@@ -141,7 +141,8 @@ class RESeLLoss(EpisodeLoss, SACLoss):
             target_entropy=target_entropy,
         )
         self._set_up(
-            {"actor_encoder": actor_encoder, "critic_encoder": critic_encoder},
+            actor_encoder=actor_encoder,
+            critic_encoder=critic_encoder,
             targets=["critic_encoder"],
             critic_subset_size=critic_subset_size,
             target_bound=target_bound,

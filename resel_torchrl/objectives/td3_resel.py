@@ -31,25 +31,19 @@ class TD3RESeLLoss(EpisodeLoss):
     * All four networks have target parameters; ``SoftUpdate(loss, tau=0.005)`` moves
       them. There is no ``policy_context``: the target's policy is not the actor.
 
+    Arguments and errors are those of :class:`RESeLLoss`, apart from:
+
     Args:
         actor_network: policy head, for instance
             :class:`~resel_torchrl.modules.DeterministicActor`. It is asked for its
             action without exploration.
-        qvalue_network: critic head that writes the values of all members in one entry
-            ``[*B, n_critics]``, for instance
-            :class:`~resel_torchrl.modules.EnsembleCritic`.
 
     Keyword Args:
-        actor_encoder: as in :class:`RESeLLoss`, like all that is not said here.
-        critic_encoder: the critic's own encoder.
-        critic_subset_size: M, target critics in the minimum, drawn once per update.
-        target_bound: clamp the bootstrap.
         target_noise: standard deviation of the target policy's noise.
         target_noise_clip: its largest magnitude.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
-        ValueError: as :class:`RESeLLoss`, or negative noise.
+        ValueError: negative noise.
 
     Examples:
         >>> from resel_torchrl.modules import make_agent
@@ -66,14 +60,9 @@ class TD3RESeLLoss(EpisodeLoss):
 
     @dataclass
     class _AcceptedKeys(EpisodeLoss._AcceptedKeys):
-        """The keys of a packed batch and of the critic.
+        """The keys of a packed batch and of the critic."""
 
-        Attributes:
-            state_action_value: values of all members. Defaults to
-                ``"state_action_value"``.
-        """
-
-        state_action_value: NestedKey = "state_action_value"
+        state_action_value: NestedKey = "state_action_value"  # of all members
 
     default_keys = _AcceptedKeys
 
@@ -98,12 +87,10 @@ class TD3RESeLLoss(EpisodeLoss):
             )
         super().__init__()
         self._set_up(
-            {
-                "actor_network": actor_network,
-                "qvalue_network": qvalue_network,
-                "actor_encoder": actor_encoder,
-                "critic_encoder": critic_encoder,
-            },
+            actor_network=actor_network,
+            qvalue_network=qvalue_network,
+            actor_encoder=actor_encoder,
+            critic_encoder=critic_encoder,
             targets=NETWORKS,
             critic_subset_size=critic_subset_size,
             target_bound=target_bound,
