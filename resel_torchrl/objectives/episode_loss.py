@@ -42,8 +42,8 @@ NETWORKS = ("actor_network", "qvalue_network", "actor_encoder", "critic_encoder"
 #: Where ``pack_episodes`` writes which transitions of a segment are learned from.
 LEARNING_MASK = "learning_mask"
 
-#: An encoder pass that has begun: gives the contexts of the transitions and successors.
-Pass = Callable[[], tuple[Tensor, Tensor]]
+#: An encoder pass that has begun: gives its contexts ``[R, L, C]``.
+Pass = Callable[[], Tensor]
 
 
 class EpisodeLoss(LossModule):
@@ -220,9 +220,10 @@ class EpisodeLoss(LossModule):
             KeyError: an entry is missing.
         """
         batch = self.read(tensordict)
-        passes = self._start_target(batch.rows, policy_context)
-        context, _ = self._contexts("critic_encoder", batch.rows)
-        target, clamped = self._target(batch, *passes)
+        # One pass gives e_t and e_{t+1}: [:, :-1] and [:, 1:] of its contexts.
+        policy, target_critic = self._start_target(batch.rows, policy_context)
+        context = self.encode("critic_encoder", batch.rows)[:, :-1]
+        target, clamped = self._target(batch, policy()[:, 1:], target_critic()[:, 1:])
         values = self.taken_values(batch.rows[:, :-1], context, batch.action)
         term = functional.critic_loss(values, target)
         with torch.no_grad():
@@ -255,10 +256,9 @@ class EpisodeLoss(LossModule):
             over transitions).
         """
         batch = self.read(tensordict)
-        critic = self._start_pass("critic_encoder", batch.rows)
-        context, _ = self._contexts("actor_encoder", batch.rows, known=policy_context)
-        critic_context, _ = critic()
-        term, log_prob = self.policy_term(batch.rows[:, :-1], context, critic_context)
+        critic = self._start(lambda: self.encode("critic_encoder", batch.rows))
+        context = self._encode_policy(batch.rows, policy_context)[:, :-1]
+        term, log_prob = self.policy_term(batch.rows[:, :-1], context, critic()[:, :-1])
         terms = {"loss_actor": self._reduce(term, batch.mask)}
         if log_prob is not None:
             terms |= self._temperature_terms(log_prob.detach(), batch.mask)
@@ -299,12 +299,25 @@ class EpisodeLoss(LossModule):
         """
         return self.encode("actor_encoder", self.read(tensordict).rows)
 
+    def _start_target(
+        self, rows: TensorDictBase, policy_context: Tensor | None = None
+    ) -> tuple[Pass, Pass]:
+        """Begin the target's two passes: of the policy and of the critics."""
+        policy = self._target_params("actor_encoder")
+        critic = self._target_params("critic_encoder")
+        return (
+            self._start(
+                lambda: self._encode_policy(rows, policy_context, policy),
+                beside=policy_context is None,
+            ),
+            self._start(lambda: self.encode("critic_encoder", rows, critic)),
+        )
+
     @torch.no_grad()
     def _target(
-        self, batch: PackedBatch, policy: Pass, target_critic: Pass
+        self, batch: PackedBatch, actor_context: Tensor, critic_context: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Target ``[R, T]``, and bool ``[R, T]``, where its bootstrap was clamped."""
-        (_, actor_context), (_, critic_context) = policy(), target_critic()
         bootstrap = self.bootstrap(batch.rows[:, 1:], actor_context, critic_context)
         clamped = bootstrap
         if self.target_bound:
@@ -376,16 +389,15 @@ class EpisodeLoss(LossModule):
         with set_recurrent_mode(True), _using(params, encoder):
             return encoder(inputs).get(self._context_keys[name])
 
-    def _contexts(
+    def _encode_policy(
         self,
-        name: str,
         rows: TensorDictBase,
+        known: Tensor | None,
         params: TensorDictBase | None = None,
-        known: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Contexts of transitions and successors: from one pass, or those ``known``."""
+    ) -> Tensor:
+        """Contexts of the policy ``[R, L, C]``, unless they are ``known`` and fit."""
         if known is None:
-            return functional.unroll(lambda r: self.encode(name, r, params), rows)
+            return self.encode("actor_encoder", rows, params)
         if params is not None:
             raise ValueError(
                 f"Expected no policy_context: the target of {type(self).__name__} has "
@@ -397,47 +409,29 @@ class EpisodeLoss(LossModule):
                 f" got {list(known.shape)}. Pass what loss.policy_context made of this "
                 "batch."
             )
-        trained = any(p.requires_grad for p in getattr(self, name).parameters())
+        trained = any(p.requires_grad for p in self.actor_encoder.parameters())
         if torch.is_grad_enabled() and trained and not known.requires_grad:
             raise ValueError(
                 "Expected a policy_context with gradient, which the policy's encoder "
                 "learns from, got one without. Pass what loss.policy_context returned, "
                 "not detached."
             )
-        return functional.unroll(lambda _: known, rows)
+        return known
 
-    def _start_pass(
-        self,
-        name: str,
-        rows: TensorDictBase,
-        params: TensorDictBase | None = None,
-        known: Tensor | None = None,
-    ) -> Pass:
-        """Begin a pass without gradient; what it returns gives :meth:`_contexts`.
+    def _start(self, encode: Callable[[], Tensor], *, beside: bool = True) -> Pass:
+        """Begin a pass without gradient, on a side stream if there are any.
 
-        On side streams it runs beside what is launched next; without them it is made
-        right away, while no other pass has left activations.
+        Without them it is made right away, while no other has left activations.
         """
 
         @torch.no_grad()
-        def contexts() -> tuple[Tensor, Tensor]:
-            return self._contexts(name, rows, params, known)
+        def without_gradient() -> Tensor:
+            return encode()
 
-        if self._side_streams is None or known is not None:
-            made = contexts()
-            return lambda: made
-        return self._side_streams.start(contexts)
-
-    def _start_target(
-        self, rows: TensorDictBase, policy_context: Tensor | None = None
-    ) -> tuple[Pass, Pass]:
-        """Begin the target's two passes: of the policy and of the critics."""
-        policy = self._target_params("actor_encoder")
-        critic = self._target_params("critic_encoder")
-        return (
-            self._start_pass("actor_encoder", rows, policy, policy_context),
-            self._start_pass("critic_encoder", rows, critic),
-        )
+        if self._side_streams is None or not beside:
+            context = without_gradient()
+            return lambda: context
+        return self._side_streams.start(without_gradient)
 
     def _target_params(self, name: str) -> TensorDictBase | None:
         """Target parameters of a network; None, its own, where it has none."""
@@ -699,7 +693,7 @@ def observed_keys(
 
     Returns:
         Keys in the order met, without ``written`` and without hidden states, which
-        are not read at every observation.
+        are read once a row.
     """
     found = dict.fromkeys(
         key

@@ -15,13 +15,8 @@ them. No function reads a value on the host: all run unchanged in CUDA graphs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
-
 import torch
 from torch import Tensor
-
-Rows = TypeVar("Rows")
 
 
 def observed_rows(valid: Tensor) -> Tensor:  # bool [R, L, ...]
@@ -40,12 +35,6 @@ def fill_outside(x: Tensor, rows: Tensor, value: float | bool = 0) -> Tensor:
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:  # []
     """Mean of ``x`` where ``mask`` holds; zero if nowhere."""
     return torch.where(mask, x, 0.0).sum() / mask.sum().clamp_min(1)
-
-
-def unroll(encode: Callable[[Rows], Tensor], rows: Rows) -> tuple[Tensor, Tensor]:
-    """``e_t`` and ``e_{t+1}`` ``[R, T, C]`` from ONE pass over the rows (section 4)."""
-    context = encode(rows)  # [R, L, C]
-    return context[:, :-1], context[:, 1:]
 
 
 def draw_subset(n_critics: int, size: int, device: torch.device | None) -> Tensor:

@@ -178,8 +178,8 @@ def make_loss(core="gru", seed=0, *, algorithm="resel", **options):
 def targets(loss, batch) -> Tensor:
     """The target of every transition, ``[R, T]``."""
     batch = loss.read(batch)
-    target, _ = loss._target(batch, *loss._start_target(batch.rows))
-    return target
+    contexts = [begun()[:, 1:] for begun in loss._start_target(batch.rows)]
+    return loss._target(batch, *contexts)[0]
 
 
 def total(terms) -> Tensor:

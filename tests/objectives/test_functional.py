@@ -47,19 +47,6 @@ def test_masked_mean_leaves_out_what_is_outside_and_is_zero_for_nothing():
     assert functional.masked_mean(x, torch.zeros(1, 3, dtype=torch.bool)) == 0
 
 
-def test_unroll_gives_contexts_of_transitions_and_successors_from_one_pass():
-    passes = []
-
-    def encode(rows):
-        passes.append(rows)
-        return rows.cumsum(1)
-
-    now, following = functional.unroll(encode, torch.ones(1, 3, 1))
-    assert now.flatten().tolist() == [1, 2]
-    assert following.flatten().tolist() == [2, 3]
-    assert len(passes) == 1
-
-
 def test_a_subset_holds_different_critics_and_any_of_them():
     draws = [functional.draw_subset(8, 2, None).tolist() for _ in range(200)]
     assert all(len(set(draw)) == 2 for draw in draws)
