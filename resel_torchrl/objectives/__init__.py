@@ -2,6 +2,7 @@
 
 from resel_torchrl.objectives import functional
 from resel_torchrl.objectives.discrete_resel import DiscreteRESeLLoss
+from resel_torchrl.objectives.episode_loss import EpisodeLoss
 from resel_torchrl.objectives.make_loss import LOSSES, make_loss
 from resel_torchrl.objectives.packed import PackedBatch, read_packed
 from resel_torchrl.objectives.resel import RESeLLoss
@@ -10,6 +11,7 @@ from resel_torchrl.objectives.td3_resel import TD3RESeLLoss
 __all__ = [
     "LOSSES",
     "DiscreteRESeLLoss",
+    "EpisodeLoss",
     "PackedBatch",
     "RESeLLoss",
     "TD3RESeLLoss",

@@ -22,19 +22,18 @@ LOSSES: dict[str, type[Loss]] = {
 
 
 def make_loss(agent: Agent, *, gamma: float = 0.99, **options: Any) -> Loss:
-    """Builds the loss of an agent on its networks.
+    """Build the loss of an agent on its networks.
 
     Args:
-        agent: Its algorithm chooses the loss.
-        gamma: Discount.
-        **options: Keyword arguments of the loss, such as `critic_subset_size`.
+        agent: its algorithm chooses the loss.
+        gamma: discount.
+        **options: keyword arguments of the loss, such as ``critic_subset_size``.
 
-    >>> from resel_torchrl.modules import make_agent
-    >>> agent = make_agent(
-    ...     3, 2, algorithm="td3_resel", core="gru", hidden_size=16, n_critics=2
-    ... )
-    >>> type(make_loss(agent, gamma=0.9, target_noise=0.1)).__name__
-    'TD3RESeLLoss'
+    Examples:
+        >>> from resel_torchrl.modules import make_agent
+        >>> agent = make_agent(3, 2, algorithm="td3_resel", core="gru", n_critics=2)
+        >>> type(make_loss(agent, gamma=0.9, target_noise=0.1)).__name__
+        'TD3RESeLLoss'
     """
     loss = LOSSES[agent.algorithm](
         agent.actor,

@@ -177,10 +177,9 @@ def make_loss(core="gru", seed=0, *, algorithm="resel", **options):
 
 def targets(loss, batch) -> Tensor:
     """The target of every transition, ``[R, T]``."""
-    name = "_compute_target_v2" if isinstance(loss, RESeLLoss) else "_compute_target"
-    batch = loss._read(batch)
-    target, _ = getattr(loss, name)(batch, *loss._start_target(batch))
-    return target
+    batch = loss.read(batch)
+    contexts = [begun()[:, 1:] for begun in loss._start_target(batch.rows)]
+    return loss._target(batch, *contexts)[0]
 
 
 def total(terms) -> Tensor:

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from torchrl.modules import GRUModule
-from torchrl.objectives import SoftUpdate
+from torchrl.objectives import SACLoss, SoftUpdate
 
 from resel_torchrl.objectives import RESeLLoss
 from tests.objectives.episodes import (
@@ -71,7 +71,7 @@ def test_target_takes_one_random_subset_of_the_target_critics_per_update(
             if name == ("biases", "2"):
                 parameter += 100.0 * torch.arange(CRITICS).unsqueeze(-1)
     seen = set()
-    packed = loss._read(batch)
+    packed = loss.read(batch)
     ongoing = packed.mask & ~packed.terminated
     for seed in range(12):
         torch.manual_seed(seed)
@@ -232,6 +232,20 @@ def test_keyword_arguments_are_accepted(batch, algorithm):
     loss = make_loss(algorithm=algorithm)
     torch.manual_seed(0)
     assert loss(**arguments) == tuple(expected[key] for key in loss.out_keys)
+
+
+def test_the_methods_of_sac_loss_give_the_same_terms(batch):
+    loss = make_loss()
+    assert isinstance(loss, SACLoss)
+    torch.manual_seed(0)
+    terms = copy.deepcopy(loss)(batch)
+    torch.manual_seed(0)
+    loss_qvalue, diagnostics = loss.qvalue_v2_loss(batch)
+    loss_actor, rest = loss.actor_loss(batch)
+    assert torch.equal(loss_qvalue, terms["loss_qvalue"]) and "td_error" in diagnostics
+    assert torch.equal(loss_actor, terms["loss_actor"])
+    assert torch.equal(rest["loss_alpha"], terms["loss_alpha"])
+    torch.testing.assert_close(loss.alpha_loss(-rest["entropy"]), terms["loss_alpha"])
 
 
 def test_target_entropy_is_known_from_construction():

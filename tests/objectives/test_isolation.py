@@ -166,14 +166,14 @@ def test_gradient_stays_inside_its_episode(algorithm, core, term):
     episodes = make_episodes(LENGTHS, seed=1, discrete=is_discrete(algorithm))
     batch = pack(episodes, ROW_LENGTH)
     positions = locate(batch, episodes)
-    inputs = [batch[key].requires_grad_() for key in loss._row_keys]
+    inputs = [batch[key].requires_grad_() for key in loss.row_keys]
     out = (loss.critic_loss if term == "loss_qvalue" else loss.policy_loss)(batch)[term]
     for (row, column), length in zip(positions, LENGTHS, strict=True):
         total = out[row, column : column + length].sum()
         gradients = torch.autograd.grad(
             total, inputs, retain_graph=True, allow_unused=True
         )
-        observation = gradients[loss._row_keys.index("observation")]
+        observation = gradients[loss.row_keys.index("observation")]
         assert (observation[row, column : column + length] != 0).any()
         for gradient in gradients:
             if gradient is not None:

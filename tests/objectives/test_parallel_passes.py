@@ -74,14 +74,14 @@ def test_what_needs_no_gradient_runs_beside(streams, algorithm, term, on_main):
     log, current = streams
     loss, batch = make_loss(algorithm=algorithm), batch_for(algorithm)
     expected = terms_and_gradients(copy.deepcopy(loss), batch, term)
-    networks, context = loss._networks, loss._networks.context
+    encode = loss.encode
 
     def watched(name, rows, params=None):
         log.append(("encodes", current[-1].name, name))
-        return context(name, rows, params)
+        return encode(name, rows, params)
 
-    networks.context = watched
-    networks.side_streams = SideStreams(GPU)
+    loss.encode = watched
+    loss._side_streams = SideStreams(GPU)
     got = terms_and_gradients(loss, batch, term)
     assert len(got) == len(expected)
     assert all(map(torch.equal, got, expected))
@@ -99,7 +99,7 @@ def test_what_needs_no_gradient_runs_beside(streams, algorithm, term, on_main):
 def test_a_context_that_is_known_starts_nothing(streams):
     log, _ = streams
     loss, batch = make_loss(), batch_for("resel")
-    loss._networks.side_streams = SideStreams(GPU)
+    loss._side_streams = SideStreams(GPU)
     loss.critic_loss(batch, loss.policy_context(batch).detach())
     (_, side, main), joined = log
     assert main == "main" != side

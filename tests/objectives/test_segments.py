@@ -42,7 +42,7 @@ def pack_segments(episodes, *, burn_in=0, row_length=SEGMENT + 1, with_leads=Tru
 def of_each_transition(loss, batch):
     """Target and context of the critic of each transition learned from, by its
     observation."""
-    context, _ = loss._networks.contexts("critic_encoder", loss._read(batch).rows)
+    context = loss.encode("critic_encoder", loss.read(batch).rows)[:, :-1]
     values = torch.cat([targets(loss, batch).unsqueeze(-1), context.detach()], -1)
     mask = batch.get("learning_mask", batch["valid"])[:, :-1].squeeze(-1)
     keys = batch["observation"][:, :-1][mask]

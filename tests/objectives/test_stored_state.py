@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
-from resel_torchrl.objectives.episode_loss import EpisodeNetworks
+from resel_torchrl.objectives import RESeLLoss
 from resel_torchrl.replay import SegmentSampler, pack_episodes
 from tests.objectives.episodes import (
     ALGORITHMS,
@@ -59,8 +59,8 @@ def pack_stored(loss, episodes, *, burn_in=0, state_key=KEY, **options):
 
 def contexts(loss, batch, side):
     """Context of each transition learned from and the next, by its observation."""
-    pair = loss._networks.contexts(f"{side}_encoder", loss._read(batch).rows)
-    both = torch.cat(pair, -1).detach()
+    context = loss.encode(f"{side}_encoder", loss.read(batch).rows)
+    both = torch.cat([context[:, :-1], context[:, 1:]], -1).detach()
     mask = batch.get("learning_mask", batch["valid"])[:, :-1].squeeze(-1)
     keys = batch["observation"][:, :-1][mask]
     found = {
@@ -117,12 +117,11 @@ def test_a_state_key_that_both_encoders_have_reaches_the_actors_alone():
     modules["critic_encoder"].load_state_dict(modules["actor_encoder"].state_dict())
     modules["critic_encoder"].in_keys[-1] = KEY
     modules["critic_encoder"].state_key = KEY
-    networks = EpisodeNetworks(**modules)
-    loss, episodes = make_loss("gru"), make_episodes(LENGTHS)
-    rows = loss._read(pack_stored(loss, episodes)).rows
-    actor, _ = networks.contexts("actor_encoder", rows)
-    critic, _ = networks.contexts("critic_encoder", rows)
-    from_zero, _ = networks.contexts("actor_encoder", rows.exclude(KEY))
+    loss, episodes = RESeLLoss(**modules), make_episodes(LENGTHS)
+    rows = loss.read(pack_stored(make_loss("gru"), episodes)).rows
+    actor = loss.encode("actor_encoder", rows)
+    critic = loss.encode("critic_encoder", rows)
+    from_zero = loss.encode("actor_encoder", rows.exclude(KEY))
     assert torch.equal(critic, from_zero) and not torch.equal(actor, from_zero)
 
 
@@ -152,7 +151,7 @@ def test_nan_where_no_memory_is_read_changes_neither_loss_nor_gradient(algorithm
     assert 0 < starts.sum() < len(starts)
     bad[KEY][starts] = torch.nan
     padding = ~bad["valid"][:, 0, 0]
-    assert not loss._read(bad).rows[KEY][padding].any()  # no network sees it
+    assert not loss.read(bad).rows[KEY][padding].any()  # no network sees it
     clean = terms_and_gradients(loss, batch)
     found = terms_and_gradients(make_loss(algorithm=algorithm), bad)
     for name, value in found.items():
@@ -177,17 +176,17 @@ def test_every_loss_learns_from_the_memories(algorithm):
 def test_rows_do_not_leak_into_each_other():
     """Another memory in one row moves the contexts of that row alone."""
     loss, batch = stored_batch("resel")
-    before, _ = loss._networks.contexts("actor_encoder", loss._read(batch).rows)
+    before = loss.encode("actor_encoder", loss.read(batch).rows)
     inner = ~batch["is_init"][:, 0, 0] & batch["valid"][:, 0, 0]
     row = int(inner.nonzero()[0])
     other = batch.clone()
     other[KEY][row] += 1.0
-    after, _ = loss._networks.contexts("actor_encoder", loss._read(other).rows)
+    after = loss.encode("actor_encoder", loss.read(other).rows)
     moved = (after != before).flatten(1).any(-1)
     assert moved.nonzero().flatten().tolist() == [row]
     start = int(batch["is_init"][:, 0, 0].nonzero()[0])
     other[KEY][start] += 1.0  # an episode's start does without
-    again, _ = loss._networks.contexts("actor_encoder", loss._read(other).rows)
+    again = loss.encode("actor_encoder", loss.read(other).rows)
     assert torch.equal(again, after)
 
 

@@ -195,6 +195,14 @@ def test_a_context_that_does_not_fit_is_refused(batch, algorithm):
             term(batch, context[:, :-1])
 
 
+def test_td3_refuses_a_context_in_place_of_its_target_policys(batch):
+    loss = make_loss(algorithm="td3_resel")
+    assert not hasattr(loss, "policy_context")
+    context = loss.encode("actor_encoder", loss.read(batch).rows)
+    with pytest.raises(ValueError, match=r"Expected no policy_context.*of its own"):
+        loss.critic_loss(batch, context)
+
+
 class NoHostReads(TorchDispatchMode):
     """Raise where a value is read on the host or a shape depends on values."""
 

@@ -55,18 +55,11 @@ HOOKS: dict[str, Hook] = {
     "torchrl.objectives.sac:SACLoss._make_vmap": Hook(
         "overridden: the ensemble critic is one batched module", "2b4a85ab1387"
     ),
-    "torchrl.objectives.sac:SACLoss._compute_target_v2": Hook(
-        "overridden: contexts of the next step come from the same unroll",
-        "9e6390bc0e86",
-    ),
     "torchrl.objectives.sac:SACLoss._set_in_keys": Hook(
         "overridden: lists the keys of a packed batch", "df9cac0afe06"
     ),
     "torchrl.objectives.sac:SACLoss._alpha": Hook(
         "clamps log_alpha in place and returns alpha without gradient", "f9e88072900d"
-    ),
-    "torchrl.objectives.sac:SACLoss._alpha_loss": Hook(
-        "overridden with the same signature", "9f6632ad001a"
     ),
     "torchrl.objectives.sac:SACLoss.target_entropy": Hook(
         "read in the constructor, where it turns into a buffer", "3118484e4202"

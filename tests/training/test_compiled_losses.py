@@ -179,7 +179,7 @@ def test_what_changes_in_place_is_not_worked_out_again(monkeypatch, kept, limite
     if not limited:
         learner.loss.max_log_alpha = None
     if not kept:
-        monkeypatch.setattr(episode_loss, "settled", lambda x: x)
+        monkeypatch.setattr(episode_loss, "clone_if_compiling", lambda x: x)
     policy_loss = torch.compile(
         learner.loss.policy_loss, backend="aot_eager_decomp_partition", dynamic=False
     )
