@@ -11,13 +11,12 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete
 
 from resel_torchrl.envs._support import episode_value, whole_number
 
-__all__ = ["HORIZON", "TASKS", "DelayedCatch", "make"]
-
-HORIZON = None  # DelayedCatch ends its episodes itself
+__all__ = ["TASKS", "DelayedCatch"]
 
 _GRID = 7  # rows and columns
 _MOST_RUNS = 40
@@ -81,13 +80,6 @@ class DelayedCatch(gymnasium.Env):
         self._begin_run()
         return self._observation(), {}
 
-    def _begin_run(self) -> None:
-        self._row = 0
-        self._fruit, self._basket = (
-            int(self.np_random.integers(first, last, endpoint=True))
-            for first, last in (_FRUIT_COLUMNS, _BASKET_COLUMNS)
-        )
-
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Makes one step, see :meth:`gymnasium.Env.step`."""
         if not 0 <= action < 3:
@@ -105,6 +97,13 @@ class DelayedCatch(gymnasium.Env):
         info = {"measures": {"caught": self._caught / self._runs}}
         return self._observation(), float(self._caught), True, False, info
 
+    def _begin_run(self) -> None:
+        self._row = 0
+        self._fruit, self._basket = (
+            int(self.np_random.integers(first, last, endpoint=True))
+            for first, last in (_FRUIT_COLUMNS, _BASKET_COLUMNS)
+        )
+
     def _observation(self) -> np.ndarray:
         grid = np.zeros(_GRID * _GRID, np.float32)
         grid[_GRID * self._row + self._fruit] = -1
@@ -112,17 +111,4 @@ class DelayedCatch(gymnasium.Env):
         return grid
 
 
-def make(**kwargs: Any) -> gymnasium.Env:
-    """Makes Delayed-Catch.
-
-    Args:
-        **kwargs: of :class:`DelayedCatch`.
-
-    Examples:
-        >>> make(runs=40).horizon
-        279
-    """
-    return DelayedCatch(**kwargs)
-
-
-TASKS: dict[str, dict[str, Any]] = {"DelayedCatch-v0": {"runs": 10}}
+TASKS = [EnvSpec("DelayedCatch-v0", f"{__name__}:DelayedCatch", kwargs={"runs": 10})]

@@ -19,16 +19,15 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box
 
 from resel_torchrl._nearest import did_you_mean
-from resel_torchrl.envs._support import import_simulator
-from resel_torchrl.envs.mujoco_pomdp import log_warnings
+from resel_torchrl.envs._support import import_simulator, log_mujoco_warnings
 from resel_torchrl.envs.wrappers import ScaleAction
 
-__all__ = ["HORIZON", "SUITE", "TASKS", "SuiteEnv", "make"]
+__all__ = ["SUITE", "TASKS", "SuiteEnv", "make"]
 
-HORIZON = 1000
 #: domain -> its tasks (arXiv 2405.15384, released code)
 SUITE = {
     "acrobot": ("swingup",),
@@ -54,8 +53,8 @@ class SuiteEnv(gymnasium.Env):
     """An environment of dm_control's suite under Gymnasium's interface.
 
     ``reset(seed=s)`` starts the very episode that the suite starts with ``random=s``,
-    without making the environment anew; ``reset()`` starts the next one. Nothing is
-    ever drawn.
+    without making the environment anew; ``reset()`` starts the next one. It has no
+    pictures.
 
     Args:
         env: from ``dm_control.suite.load``.
@@ -101,34 +100,15 @@ def _flat(observation: dict[str, Any]) -> np.ndarray:
     return np.concatenate(parts).astype(np.float32)
 
 
-def _suite() -> ModuleType:
-    import_simulator("dm_control", extra="dmc")
-    mujoco = import_simulator("mujoco", extra="dmc")
-    handler = mujoco.get_mju_user_warning()
-    imported = "dm_control.suite" in sys.modules
-    with warnings.catch_warnings():
-        # It looks for a display to draw on, and GLFW warns if there is none.
-        warnings.filterwarnings("ignore", module="glfw")
-        suite = import_simulator("dm_control.suite", extra="dmc")
-    if not imported:
-        # The import puts a handler of its own in the place of any other.
-        mujoco.set_mju_user_warning(handler)
-    log_warnings()
-    return suite
-
-
 def make(domain_name: str, task_name: str, **kwargs: Any) -> gymnasium.Env:
     """Makes a task of dm_control's suite.
 
     Args:
-        domain_name: such as ``"cheetah"``; the suite's other domains do too, but for
-            ``"lqr"``, whose model is another one each time it is made.
+        domain_name: such as ``"cheetah"``; any of the suite but ``"lqr"``, whose model
+            is another one each time it is made.
         task_name: such as ``"run"``.
         **kwargs: passed to the suite's task, such as ``fully_observable=False``, with
             which a manipulator sees its arm and touch only.
-
-    Returns:
-        The environment, without time limit.
 
     Raises:
         ValueError: from ``time_limit`` or ``random``, which have another place here,
@@ -151,12 +131,34 @@ def make(domain_name: str, task_name: str, **kwargs: Any) -> gymnasium.Env:
     return ScaleAction(SuiteEnv(suite.load(domain_name, task_name, kwargs)))
 
 
+def _suite() -> ModuleType:
+    """The suite, imported without a word and without its handler of warnings."""
+    import_simulator("dm_control", extra="dmc")
+    mujoco = import_simulator("mujoco", extra="dmc")
+    handler = mujoco.get_mju_user_warning()
+    imported = "dm_control.suite" in sys.modules
+    with warnings.catch_warnings():
+        # It looks for a display to draw on, and GLFW warns if there is none.
+        warnings.filterwarnings("ignore", module="glfw")
+        suite = import_simulator("dm_control.suite", extra="dmc")
+    if not imported:
+        # The import puts a handler of its own in the place of any other.
+        mujoco.set_mju_user_warning(handler)
+    log_mujoco_warnings()
+    return suite
+
+
 def _title(name: str) -> str:
     return name.title().replace("_", "")
 
 
-TASKS: dict[str, dict[str, Any]] = {
-    f"DMC-{_title(domain)}{_title(task)}-v0": {"domain_name": domain, "task_name": task}
+TASKS = [
+    EnvSpec(
+        f"DMC-{_title(domain)}{_title(task)}-v0",
+        f"{__name__}:make",
+        max_episode_steps=1000,
+        kwargs={"domain_name": domain, "task_name": task},
+    )
     for domain, tasks in SUITE.items()
     for task in tasks
-}
+]

@@ -15,13 +15,12 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete
 
 from resel_torchrl.envs._support import episode_value, whole_number
 
-__all__ = ["HORIZON", "TASKS", "KeyToDoor", "make"]
-
-HORIZON = None  # KeyToDoor ends its episodes itself
+__all__ = ["TASKS", "KeyToDoor"]
 
 Cell = tuple[int, int]
 
@@ -271,19 +270,9 @@ class KeyToDoor(gymnasium.Env):
         return seen
 
 
-def make(**kwargs: Any) -> gymnasium.Env:
-    """Makes Key-to-Door.
-
-    Args:
-        **kwargs: of :class:`KeyToDoor`.
-
-    Examples:
-        >>> make(frames=500).horizon
-        525
-    """
-    return KeyToDoor(**kwargs)
-
-
-TASKS: dict[str, dict[str, Any]] = {
-    f"KeyToDoor-{frames}-v0": {"frames": frames} for frames in (60, 120, 250, 500)
-}
+TASKS = [
+    EnvSpec(
+        f"KeyToDoor-{frames}-v0", f"{__name__}:KeyToDoor", kwargs={"frames": frames}
+    )
+    for frames in (60, 120, 250, 500)
+]

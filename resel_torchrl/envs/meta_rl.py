@@ -3,7 +3,7 @@
 The paper's tasks (arXiv 2405.15384): ``AntDir-v0``, ``CheetahDir-v0`` and
 ``HalfCheetahVel-v0``, of two inner episodes of 200 steps, and ``Wind-v0``, of a single
 one of 75. An agent that remembers what the first inner episode showed does better in
-the second: no episode ends between them, so that an encoder's memory goes on.
+the second: no episode ends between them, so that its hidden state goes on.
 
 The direction of AntDir and CheetahDir is drawn anew for each trial. Wind and
 HalfCheetahVel have fixed sets of tasks, some to train and others to test on.
@@ -13,20 +13,18 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box
 from gymnasium.utils import RecordConstructorArgs
 
-from resel_torchrl.envs._support import whole_number
-from resel_torchrl.envs.dynamics import Split, TaskSet
-from resel_torchrl.envs.mujoco_pomdp import make_robot
+from resel_torchrl.envs._support import make_mujoco_robot, whole_number
+from resel_torchrl.envs.dynamics import TaskSet
 
 __all__ = [
-    "HORIZON",
     "TASKS",
     "AntDirection",
     "CheetahDirection",
@@ -35,8 +33,6 @@ __all__ = [
     "Wind",
     "make",
 ]
-
-HORIZON = None  # a trial ends by itself; its attribute `horizon` is the longest one
 
 
 class Trial(gymnasium.Wrapper, RecordConstructorArgs):
@@ -153,13 +149,8 @@ class Trial(gymnasium.Wrapper, RecordConstructorArgs):
                 adaptation = self._returns[-1] - self._returns[0]
                 values = [*self._returns, adaptation]
                 info["measures"] = dict(zip(self.measures, values, strict=True))
-        return (
-            self._flagged(observation, inner_end),
-            reward,
-            terminated,
-            truncated,
-            info,
-        )
+        observation = self._flagged(observation, inner_end)
+        return observation, reward, terminated, truncated, info
 
     def _flagged(self, observation: np.ndarray, flag: float) -> np.ndarray:
         if self.inner_episodes == 1:
@@ -168,9 +159,6 @@ class Trial(gymnasium.Wrapper, RecordConstructorArgs):
         flagged[:-1] = observation
         flagged[-1] = flag
         return flagged
-
-
-_DIRECTIONS = ((-1.0,), (1.0,))
 
 
 class _HiddenGoal(gymnasium.Wrapper):
@@ -226,6 +214,10 @@ class _HiddenGoal(gymnasium.Wrapper):
         raise NotImplementedError
 
 
+def _two_directions() -> TaskSet:
+    return TaskSet(train=((-1.0,), (1.0,)), test=(), split="train")
+
+
 class AntDirection(_HiddenGoal):
     """An ant that is to walk into a hidden direction, of -1 or 1 radian.
 
@@ -245,8 +237,8 @@ class AntDirection(_HiddenGoal):
     def __init__(self, **kwargs: Any) -> None:
         options = {"ctrl_cost_weight": 0.5, "contact_cost_weight": 5e-4}
         options["include_cfrc_ext_in_observation"] = False
-        env = make_robot("Ant", **{**options, **kwargs})
-        super().__init__(env, TaskSet(_DIRECTIONS, (), "train"))
+        env = make_mujoco_robot("Ant", **{**options, **kwargs})
+        super().__init__(env, _two_directions())
 
     def _paid(self, velocity: np.ndarray, info: dict[str, Any]) -> float:
         speed = velocity @ (math.cos(self._goal), math.sin(self._goal))
@@ -261,9 +253,8 @@ class _Cheetah(_HiddenGoal):
     """
 
     def __init__(self, tasks: TaskSet, **kwargs: Any) -> None:
-        super().__init__(
-            make_robot("HalfCheetah", **{"ctrl_cost_weight": 0.05, **kwargs}), tasks
-        )
+        env = make_mujoco_robot("HalfCheetah", **{"ctrl_cost_weight": 0.05, **kwargs})
+        super().__init__(env, tasks)
         size = self.env.observation_space.shape[0] + 3
         self.observation_space = Box(-np.inf, np.inf, (size,), np.float64)
         self._torso = self._data.body("torso").xpos  # a view
@@ -288,7 +279,7 @@ class CheetahDirection(_Cheetah):
     factor = "direction"
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(TaskSet(_DIRECTIONS, (), "train"), **kwargs)
+        super().__init__(_two_directions(), **kwargs)
 
     def _paid(self, velocity: np.ndarray, info: dict[str, Any]) -> float:
         return self._goal * velocity[0] + info["reward_ctrl"]
@@ -301,54 +292,26 @@ class CheetahVelocity(_Cheetah):
     :class:`CheetahDirection` sees.
 
     Args:
-        split: which tasks are played.
-        n_train: number of tasks to train on.
-        n_test: number of tasks to test on.
-        task_seed: seed from which both are drawn.
-        train_tasks: speeds ``[v]`` to train on, in place of drawn ones.
-        test_tasks: likewise to test on.
-        **kwargs: passed to Gymnasium's environment, such as ``render_mode``.
+        n_train: number of speeds to train on.
+        **kwargs: the other arguments of :meth:`TaskSet.make`, for tasks ``[v]``; what
+            is none of them is passed to Gymnasium's environment.
 
     Raises:
-        ValueError: as :class:`resel_torchrl.envs.dynamics.TaskSet`.
+        ValueError: as :class:`TaskSet`.
         ModuleNotFoundError: if MuJoCo is not installed.
     """
 
     factor = "target_speed"
 
-    def __init__(
-        self,
-        *,
-        split: Split = "train",
-        n_train: int = 100,
-        n_test: int = 20,
-        task_seed: int = 0,
-        train_tasks: Sequence[Sequence[float]] | None = None,
-        test_tasks: Sequence[Sequence[float]] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, n_train: int = 100, **kwargs: Any) -> None:
+        options = {name: kwargs.pop(name) for name in TaskSet.OPTIONS if name in kwargs}
         tasks = TaskSet.make(
-            lambda generator: [generator.uniform(0.0, 3.0)],
-            split=split,
-            n_train=n_train,
-            n_test=n_test,
-            task_seed=task_seed,
-            train_tasks=train_tasks,
-            test_tasks=test_tasks,
+            lambda generator: [generator.uniform(0.0, 3.0)], n_train=n_train, **options
         )
         super().__init__(tasks, **kwargs)
 
     def _paid(self, velocity: np.ndarray, info: dict[str, Any]) -> float:
         return info["reward_ctrl"] - abs(velocity[0] - self._goal)
-
-
-GOAL = (0.0, 1.0)
-
-
-GOAL_RADIUS = 0.03
-
-
-STRONGEST = 0.08
 
 
 class Wind(gymnasium.Env):
@@ -357,20 +320,15 @@ class Wind(gymnasium.Env):
     Each step adds the action, each coordinate of it clipped to [-0.1, 0.1], and the
     wind to the position, which is the observation. The reward is 1 where the point is
     then within ``radius`` of (0, 1), else 0. The wind is that of the task, drawn from
-    [-0.08, 0.08]² and the same in all of an episode. An episode has no end of its own:
-    see :class:`resel_torchrl.envs.meta_rl.Trial`.
+    [-0.08, 0.08]² and the same in all of an episode. :class:`Trial` ends the episode.
 
     Random moves hardly ever come so near. ``reset(options={"radius": r})`` makes the
     goal of one episode larger, which a curriculum may use.
 
     Args:
         radius: of the goal.
-        split: which tasks are played.
-        n_train: number of tasks to train on.
-        n_test: number of tasks to test on.
-        task_seed: seed from which both are drawn.
-        train_tasks: winds ``[x, y]`` to train on, in place of drawn ones.
-        test_tasks: likewise to test on.
+        **tasks: the arguments of :meth:`TaskSet.make` but ``draw``, for tasks
+            ``[x, y]``.
 
     Attributes:
         n_tasks: number of tasks in the split.
@@ -378,42 +336,16 @@ class Wind(gymnasium.Env):
         curriculum_options: ``("radius",)``.
 
     Raises:
-        ValueError: if a radius is no finite number above 0; and as
-            :class:`resel_torchrl.envs.dynamics.TaskSet`.
-
-    Examples:
-        >>> env = Wind(train_tasks=[[0.05, 0.0]])
-        >>> observation, info = env.reset(seed=0)
-        >>> observation, info["task"]
-        (array([0., 0.], dtype=float32), {'wind_x': 0.05, 'wind_y': 0.0})
-        >>> env.step(np.float32([0.0, 0.1]))[0]
-        array([0.05, 0.1 ], dtype=float32)
+        ValueError: if a radius is no finite number above 0; and as :class:`TaskSet`.
     """
 
     observation_space = Box(-np.inf, np.inf, (2,), np.float32)
     action_space = Box(-0.1, 0.1, (2,), np.float32)
-
     curriculum_options = ("radius",)
 
-    def __init__(
-        self,
-        *,
-        radius: float = GOAL_RADIUS,
-        split: Split = "train",
-        n_train: int = 40,
-        n_test: int = 20,
-        task_seed: int = 0,
-        train_tasks: Sequence[Sequence[float]] | None = None,
-        test_tasks: Sequence[Sequence[float]] | None = None,
-    ) -> None:
+    def __init__(self, *, radius: float = 0.03, **tasks: Any) -> None:
         self._tasks = TaskSet.make(
-            lambda generator: generator.uniform(-STRONGEST, STRONGEST, 2),
-            split=split,
-            n_train=n_train,
-            n_test=n_test,
-            task_seed=task_seed,
-            train_tasks=train_tasks,
-            test_tasks=test_tasks,
+            lambda generator: generator.uniform(-0.08, 0.08, 2), **tasks
         )
         self.n_tasks = len(self._tasks.tasks)
         self.facts = self._tasks.facts()
@@ -441,7 +373,7 @@ class Wind(gymnasium.Env):
         """Moves the point, see :meth:`gymnasium.Env.step`."""
         action = np.asarray(action, np.float64)
         self._position = self._position + np.clip(action, -0.1, 0.1) + self._wind
-        distance = np.hypot(*(self._position - GOAL))
+        distance = np.hypot(*(self._position - (0.0, 1.0)))
         reward = float(distance <= self._radius)
         observation = self._position.astype(np.float32)
         return observation, reward, False, False, self._info()
@@ -476,16 +408,9 @@ def make(
         inner_reset_observation: as of :class:`Trial`.
         **kwargs: passed to the environment within, such as ``split``.
 
-    Returns:
-        The environment, without time limit.
-
     Raises:
         ValueError: as :class:`Trial`, and as the environment within.
         ModuleNotFoundError: if the simulator is not installed.
-
-    Examples:
-        >>> make("Wind", inner_episodes=1, inner_steps=75, split="test").horizon
-        75
     """
     if system not in _SYSTEMS:
         raise ValueError(
@@ -504,11 +429,16 @@ _SYSTEMS = {
     for system in (Wind, AntDirection, CheetahDirection, CheetahVelocity)
 }
 
-_TWICE = {"inner_episodes": 2, "inner_steps": 200}
-
-TASKS: dict[str, dict[str, Any]] = {
-    "AntDir-v0": {"system": "AntDirection", **_TWICE},
-    "CheetahDir-v0": {"system": "CheetahDirection", **_TWICE},
-    "HalfCheetahVel-v0": {"system": "CheetahVelocity", **_TWICE},
-    "Wind-v0": {"system": "Wind", "inner_episodes": 1, "inner_steps": 75},
-}
+TASKS = [
+    EnvSpec(
+        f"{name}-v0",
+        f"{__name__}:make",
+        kwargs={"system": system, "inner_episodes": episodes, "inner_steps": steps},
+    )
+    for name, system, episodes, steps in (
+        ("AntDir", "AntDirection", 2, 200),
+        ("CheetahDir", "CheetahDirection", 2, 200),
+        ("HalfCheetahVel", "CheetahVelocity", 2, 200),
+        ("Wind", "Wind", 1, 75),
+    )
+]

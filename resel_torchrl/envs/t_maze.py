@@ -12,13 +12,13 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete
 
 from resel_torchrl.envs._support import episode_value, whole_number
 
-__all__ = ["HORIZON", "TASKS", "TMaze", "make"]
+__all__ = ["TASKS", "TMaze"]
 
-HORIZON = None  # TMaze ends its episodes itself
 #: (x, y) of the actions east, up, west, down.
 _MOVES = ((1, 0), (0, 1), (-1, 0), (0, -1))
 
@@ -144,20 +144,10 @@ class TMaze(gymnasium.Env):
         return {"task": {"goal": float(self._goal)}}
 
 
-def make(**kwargs: Any) -> gymnasium.Env:
-    """Makes a T-Maze.
-
-    Args:
-        **kwargs: of :class:`TMaze`.
-
-    Examples:
-        >>> make(length=20, active=True).horizon
-        23
-    """
-    return TMaze(**kwargs)
-
-
-TASKS: dict[str, dict[str, Any]] = {
-    "TMaze-Passive-v0": {"length": 50, "active": False},
-    "TMaze-Active-v0": {"length": 20, "active": True},
-}
+TASKS = [
+    EnvSpec(f"TMaze-{name}-v0", f"{__name__}:TMaze", kwargs=kwargs)
+    for name, kwargs in (
+        ("Passive", {"length": 50, "active": False}),
+        ("Active", {"length": 20, "active": True}),
+    )
+]
