@@ -108,7 +108,9 @@ def test_every_draw_fits_the_row_layout(lengths, segment_length, burn_in, batch_
 
 def test_what_is_missing_is_named():
     flat, _ = sample([9], 3, 1)
-    with pytest.raises(KeyError, match=r"'is_lead' beside the hidden state.*SegmentSampler"):
+    with pytest.raises(
+        KeyError, match=r"'is_lead' beside the hidden state.*SegmentSampler"
+    ):
         pack_episodes(flat.exclude("is_lead"), 5, state_key=KEY)
     with pytest.raises(KeyError, match=r"'nothing' in the batch"):
         pack_episodes(flat, 5, state_key="nothing")
