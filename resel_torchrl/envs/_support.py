@@ -16,10 +16,13 @@ from types import ModuleType
 from typing import Any
 
 import gymnasium
+import numpy as np
 from gymnasium.envs.registration import load_env_creator
 
 __all__ = [
     "MUJOCO_ROBOTS",
+    "Reset",
+    "Step",
     "episode_value",
     "import_simulator",
     "log_mujoco_warnings",
@@ -28,6 +31,10 @@ __all__ = [
     "silence",
     "whole_number",
 ]
+
+#: What ``reset`` and ``step`` of an environment return.
+Reset = tuple[np.ndarray, dict[str, Any]]
+Step = tuple[np.ndarray, float, bool, bool, dict[str, Any]]
 
 MUJOCO_ROBOTS = ("Ant", "HalfCheetah", "Hopper", "Humanoid", "Walker2d")
 

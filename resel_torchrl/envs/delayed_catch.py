@@ -6,15 +6,12 @@ clock of the task ends an episode, as a terminal.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete
 
-from resel_torchrl.envs._support import episode_value, whole_number
+from resel_torchrl.envs._support import Reset, Step, episode_value, whole_number
 
 __all__ = ["TASKS", "DelayedCatch"]
 
@@ -70,9 +67,7 @@ class DelayedCatch(gymnasium.Env):
         """Number of steps of an episode with all runs."""
         return _GRID * self.runs - 1
 
-    def reset(
-        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> Reset:
         """Starts an episode, see :meth:`gymnasium.Env.reset`."""
         super().reset(seed=seed)
         self._runs = episode_value(options, "runs", self.runs)
@@ -80,7 +75,7 @@ class DelayedCatch(gymnasium.Env):
         self._begin_run()
         return self._observation(), {}
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: int) -> Step:
         """Makes one step, see :meth:`gymnasium.Env.step`."""
         if not 0 <= action < 3:
             raise ValueError(f"expected an action from 0 to 2, got {action}")

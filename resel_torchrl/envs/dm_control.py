@@ -23,7 +23,12 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box
 
 from resel_torchrl._nearest import did_you_mean
-from resel_torchrl.envs._support import import_simulator, log_mujoco_warnings
+from resel_torchrl.envs._support import (
+    Reset,
+    Step,
+    import_simulator,
+    log_mujoco_warnings,
+)
 from resel_torchrl.envs.wrappers import ScaleAction
 
 __all__ = ["SUITE", "TASKS", "SuiteEnv", "make"]
@@ -57,42 +62,39 @@ class SuiteEnv(gymnasium.Env):
     pictures.
 
     Args:
-        env: from ``dm_control.suite.load``.
+        suite_env: from ``dm_control.suite.load``.
     """
 
-    def __init__(self, env: Any):
-        self._env = env
+    def __init__(self, suite_env: Any):
+        self.suite_env = suite_env
         # Quadruped escape asks at each reset for the OpenGL context of its pictures,
         # and asking makes one.
-        physics = type(env.physics)
-        env.physics.__class__ = type(physics.__name__, (physics,), {"contexts": None})
-        action = env.action_spec()
+        physics = suite_env.physics
+        kind = type(physics)
+        physics.__class__ = type(kind.__name__, (kind,), {"contexts": None})
+        action = suite_env.action_spec()
         self.action_space = Box(action.minimum, action.maximum, dtype=action.dtype)
-        parts = env.observation_spec().values()
+        parts = suite_env.observation_spec().values()
         size = sum(math.prod(part.shape) for part in parts)
         self.observation_space = Box(-np.inf, np.inf, (size,), np.float32)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> Reset:
         """Starts an episode; the suite takes seeds below 2³²."""
         super().reset(seed=seed, options=options)
         if seed is not None:
-            self._env.task.random.seed(seed)
-        return _flat(self._env.reset().observation), {}
+            self.suite_env.task.random.seed(seed)
+        return _flat(self.suite_env.reset().observation), {}
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> Step:
         """Makes one step, see :meth:`gymnasium.Env.step`."""
-        step = self._env.step(action)
+        step = self.suite_env.step(action)
         terminated = step.last() and step.discount == 0
         truncated = step.last() and not terminated
         return _flat(step.observation), step.reward, terminated, truncated, {}
 
     def close(self) -> None:
         """Frees the simulation."""
-        self._env.close()
+        self.suite_env.close()
 
 
 def _flat(observation: dict[str, Any]) -> np.ndarray:

@@ -30,6 +30,8 @@ from gymnasium.utils import RecordConstructorArgs
 
 from resel_torchrl.envs._support import (
     MUJOCO_ROBOTS,
+    Reset,
+    Step,
     import_simulator,
     make_mujoco_robot,
 )
@@ -153,9 +155,7 @@ class HiddenDynamics(gymnasium.Wrapper, RecordConstructorArgs):
         }
         self._task: dict[str, float] = {}
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> Reset:
         """Starts an episode, see :meth:`gymnasium.Env.reset`."""
         robot = self.unwrapped
         # Seeds the robot and does nothing else: its reset must find the task set, and
@@ -167,7 +167,7 @@ class HiddenDynamics(gymnasium.Wrapper, RecordConstructorArgs):
         observation, info = self.env.reset(options=options)
         return observation, {**info, "task": self._task.copy()}
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> Step:
         """Makes one step, see :meth:`gymnasium.Env.step`."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         info["task"] = self._task.copy()

@@ -21,7 +21,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box
 from gymnasium.utils import RecordConstructorArgs
 
-from resel_torchrl.envs._support import make_mujoco_robot, whole_number
+from resel_torchrl.envs._support import Reset, Step, make_mujoco_robot, whole_number
 from resel_torchrl.envs.dynamics import TaskSet
 
 __all__ = [
@@ -114,18 +114,14 @@ class Trial(gymnasium.Wrapper, RecordConstructorArgs):
         self._steps = 0
         self._returns = [0.0]
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> Reset:
         """Starts a trial, see :meth:`gymnasium.Env.reset`."""
         observation, info = self.env.reset(seed=seed, options=options)
         self._steps = 0
         self._returns = [0.0]
         return self._flagged(observation, 0.0), {**info, "inner_episode": 0}
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> Step:
         """Makes one step, see :meth:`gymnasium.Env.step`.
 
         ``info["inner_episode"]`` is the number, from 0, of the inner episode to which
@@ -162,16 +158,9 @@ class Trial(gymnasium.Wrapper, RecordConstructorArgs):
 
 
 class _HiddenGoal(gymnasium.Wrapper):
-    """A robot with a goal that is drawn at ``reset`` and never seen.
+    """A robot with a goal that is drawn at ``reset`` and never seen."""
 
-    Attributes:
-        factor: name of the goal in ``info["task"]``.
-        facts: the set of goals, in plain data.
-        n_tasks: number of goals, of which ``reset(options={"task": i})`` takes the
-            i-th.
-    """
-
-    factor: str
+    factor: str  # name of the goal in ``info["task"]``
 
     def __init__(self, env: gymnasium.Env, tasks: TaskSet) -> None:
         super().__init__(env)
@@ -182,9 +171,7 @@ class _HiddenGoal(gymnasium.Wrapper):
         self._data = env.unwrapped.data
         self._dt = env.unwrapped.dt
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> Reset:
         """Starts an episode with another goal, see :meth:`gymnasium.Env.reset`."""
         observation, info = self.env.reset(seed=seed)
         # After the state, so that the same seed gives the same start to every goal.
@@ -195,9 +182,7 @@ class _HiddenGoal(gymnasium.Wrapper):
         """Puts the robot back to a random start; the goal stays."""
         return self._observe(self.env.reset()[0])
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> Step:
         """Makes one step, see :meth:`gymnasium.Env.step`."""
         before = self._data.qpos[:2].copy()
         observation, _, terminated, truncated, info = self.env.step(action)
@@ -223,13 +208,8 @@ class AntDirection(_HiddenGoal):
 
     The reward is velocity · (cos, sin) of the direction - 0.5 |action|² - 5e-4 |contact
     forces, clipped to [-1, 1]|² + 1. The ant falls where the height of its torso leaves
-    [0.2, 1.0] m. It sees ``qpos`` without x and y (13) and ``qvel`` (14).
-
-    Args:
-        **kwargs: passed to Gymnasium's environment, such as ``render_mode``.
-
-    Raises:
-        ModuleNotFoundError: if MuJoCo is not installed.
+    [0.2, 1.0] m. It sees ``qpos`` without x and y (13) and ``qvel`` (14). Arguments are
+    those of Gymnasium's environment.
     """
 
     factor = "direction"
@@ -248,8 +228,8 @@ class AntDirection(_HiddenGoal):
 class _Cheetah(_HiddenGoal):
     """Sees ``qpos`` without x (8), ``qvel`` (9) and the torso's position (3).
 
-    The last is MuJoCo's ``xpos``, as in the field's environments; after a step it is
-    that of the last of the step's five substeps.
+    The last is MuJoCo's ``xpos``, as in the field's environments: after a step, that of
+    the last of its five substeps. Arguments are those of Gymnasium's environment.
     """
 
     def __init__(self, tasks: TaskSet, **kwargs: Any) -> None:
@@ -266,14 +246,7 @@ class _Cheetah(_HiddenGoal):
 class CheetahDirection(_Cheetah):
     """A cheetah that is to run forward or backward, which is hidden.
 
-    The reward is direction · speed - 0.05 |action|², the direction -1 or 1. It sees
-    ``qpos`` without x (8), ``qvel`` (9) and the position of its torso (3).
-
-    Args:
-        **kwargs: passed to Gymnasium's environment, such as ``render_mode``.
-
-    Raises:
-        ModuleNotFoundError: if MuJoCo is not installed.
+    The reward is direction · speed - 0.05 |action|², the direction -1 or 1.
     """
 
     factor = "direction"
@@ -288,17 +261,8 @@ class CheetahDirection(_Cheetah):
 class CheetahVelocity(_Cheetah):
     """A cheetah that is to run at a hidden speed, between 0 and 3 m/s.
 
-    The reward is -|speed - target speed| - 0.05 |action|². It sees what
-    :class:`CheetahDirection` sees.
-
-    Args:
-        n_train: number of speeds to train on.
-        **kwargs: the other arguments of :meth:`TaskSet.make`, for tasks ``[v]``; what
-            is none of them is passed to Gymnasium's environment.
-
-    Raises:
-        ValueError: as :class:`TaskSet`.
-        ModuleNotFoundError: if MuJoCo is not installed.
+    The reward is -|speed - target speed| - 0.05 |action|². Arguments are also those of
+    :meth:`TaskSet.make`, for tasks ``[speed]``.
     """
 
     factor = "target_speed"
@@ -330,11 +294,6 @@ class Wind(gymnasium.Env):
         **tasks: the arguments of :meth:`TaskSet.make` but ``draw``, for tasks
             ``[x, y]``.
 
-    Attributes:
-        n_tasks: number of tasks in the split.
-        facts: the set of tasks, in plain data.
-        curriculum_options: ``("radius",)``.
-
     Raises:
         ValueError: if a radius is no finite number above 0; and as :class:`TaskSet`.
     """
@@ -353,9 +312,7 @@ class Wind(gymnasium.Env):
         self._wind = np.zeros(2)
         self._position = np.zeros(2)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> Reset:
         """Takes a task, that of number ``options["task"]`` or a random one."""
         super().reset(seed=seed)
         self._radius = _checked_radius((options or {}).get("radius", self.radius))
@@ -367,9 +324,7 @@ class Wind(gymnasium.Env):
         self._position = np.zeros(2)
         return self._position.astype(np.float32)
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> Step:
         """Moves the point, see :meth:`gymnasium.Env.step`."""
         action = np.asarray(action, np.float64)
         self._position = self._position + np.clip(action, -0.1, 0.1) + self._wind
@@ -398,15 +353,10 @@ def make(
     inner_reset_observation: Literal["start", "last"] = "start",
     **kwargs: Any,
 ) -> gymnasium.Env:
-    """Makes a trial.
+    """Makes a trial of ``"Wind"``, ``"AntDirection"``, or of either cheetah.
 
-    Args:
-        system: ``"Wind"``, ``"AntDirection"``, ``"CheetahDirection"`` or
-            ``"CheetahVelocity"``.
-        inner_episodes: as of :class:`Trial`.
-        inner_steps: as of :class:`Trial`.
-        inner_reset_observation: as of :class:`Trial`.
-        **kwargs: passed to the environment within, such as ``split``.
+    Arguments are those of :class:`Trial`; others are passed to the environment within,
+    such as ``split``.
 
     Raises:
         ValueError: as :class:`Trial`, and as the environment within.

@@ -16,6 +16,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from gymnasium.utils import RecordConstructorArgs
 
+from resel_torchrl.envs._support import Reset, Step
 from resel_torchrl.errors import HorizonExceededError
 
 __all__ = ["CheckEpisode", "MaskObservation", "ScaleAction", "fit_spaces"]
@@ -200,9 +201,7 @@ expected finite numbers, got [nan]; check the policy
         self._steps = 0
         self._over = False
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> Reset:
         """Starts an episode, see :meth:`gymnasium.Env.reset`."""
         if seed is None:
             self._episode += 1
@@ -214,7 +213,7 @@ expected finite numbers, got [nan]; check the policy
             raise self._non_finite("observation", observation)
         return observation, info
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> Step:
         """Makes one step, see :meth:`gymnasium.Env.step`."""
         if self._over or self._steps >= self._last_step:
             raise self._past_end()

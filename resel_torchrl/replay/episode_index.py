@@ -237,6 +237,8 @@ class EpisodeIndex:
     were written in turns, part by part, would be taken for one episode.
 
     Attributes:
+        starts (np.ndarray): first positions, int64 ``[len(self)]``, ascending.
+        lengths (np.ndarray): lengths in transitions, int64 ``[len(self)]``.
         position (int): everything before it has been read.
         open_start (int): first position of the episode in progress; −1 where that
             transition is no longer known, until the next done or start flag.
@@ -261,25 +263,13 @@ class EpisodeIndex:
 
     def clear(self, position: int = 0, open_start: int = 0) -> None:
         """Forgets every episode and starts again at ``position``."""
-        self._start = np.empty(64, dtype=np.int64)
-        self._length = np.empty(64, dtype=np.int64)
-        self._head = self._tail = 0
+        self.starts = self.lengths = np.empty(0, dtype=np.int64)
         self.transitions = 0
         self.position = position
         self.open_start = open_start
 
     def __len__(self) -> int:
-        return self._tail - self._head
-
-    @property
-    def starts(self) -> np.ndarray:
-        """First positions, ``[len(self)]`` int64, ascending (a view)."""
-        return self._start[self._head : self._tail]
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Lengths in transitions, ``[len(self)]`` int64 (a view)."""
-        return self._length[self._head : self._tail]
+        return len(self.starts)
 
     def advance(
         self, done: np.ndarray, is_init: np.ndarray | None, capacity: int
@@ -333,7 +323,8 @@ class EpisodeIndex:
         leaving = int(np.searchsorted(self.starts, position))
         if leaving:
             self.transitions -= int(self.lengths[:leaving].sum())
-            self._head += leaving
+            self.starts = self.starts[leaving:]
+            self.lengths = self.lengths[leaving:]
         if 0 <= self.open_start < position:
             self.open_start = -1
 
@@ -352,18 +343,8 @@ class EpisodeIndex:
         self._append(state["starts"].cpu().numpy(), state["lengths"].cpu().numpy())
 
     def _append(self, starts: np.ndarray, lengths: np.ndarray) -> None:
-        n = len(starts)
-        if self._tail + n > len(self._start):
-            # Twice the live part: the moves cost O(1) per episode on average.
-            size = max(64, 2 * (len(self) + n))
-            for name in ("_start", "_length"):
-                moved = np.empty(size, dtype=np.int64)
-                moved[: len(self)] = getattr(self, name)[self._head : self._tail]
-                setattr(self, name, moved)
-            self._head, self._tail = 0, len(self)
-        self._start[self._tail : self._tail + n] = starts
-        self._length[self._tail : self._tail + n] = lengths
-        self._tail += n
+        self.starts = np.concatenate([self.starts, starts])
+        self.lengths = np.concatenate([self.lengths, lengths])
         self.transitions += int(lengths.sum())
 
     def _check_starts(self, done: np.ndarray, is_init: np.ndarray) -> None:

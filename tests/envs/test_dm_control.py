@@ -66,10 +66,10 @@ def test_episode_is_a_function_of_seed_and_actions(task):
     env = make_gym(task)
     actions = random_actions(env, steps=60)
     first = play(env, 3, actions)
-    simulation = env.unwrapped._env.physics
+    simulation = env.unwrapped.suite_env.physics
     play(env, 4, [np.ones_like(action) for action in actions])
     assert same(play(env, 3, actions), first)
-    assert env.unwrapped._env.physics is simulation  # nothing was built anew
+    assert env.unwrapped.suite_env.physics is simulation  # nothing was built anew
     assert same(play(make_gym(task), 3, actions), first)
 
 
@@ -92,7 +92,7 @@ def test_the_suites_time_limit_is_a_truncation_at_the_horizon():
 @pytest.mark.parametrize("discount", [0.0, 1.0])
 def test_an_end_of_the_task_is_terminal_where_nothing_follows_it(monkeypatch, discount):
     env = make_gym("DMC-PendulumSwingup-v0")
-    task = env.unwrapped._env.task
+    task = env.unwrapped.suite_env.task
     monkeypatch.setattr(task, "get_termination", lambda physics: discount)
     episode = play(env, 0, random_actions(env, steps=5))
     assert (episode.terminated, episode.truncated) == ([discount == 0], [discount == 1])
@@ -104,7 +104,7 @@ def test_actions_are_scaled_to_bounds_of_the_suite_that_are_not_one():
     assert lift.max() == pytest.approx(1.1)
     env.reset(seed=0)
     env.step(env.action_space.high)
-    control = env.unwrapped._env.physics.data.ctrl
+    control = env.unwrapped.suite_env.physics.data.ctrl
     np.testing.assert_array_equal(control, lift)
 
 
@@ -175,7 +175,7 @@ def test_each_of_the_suites_tasks_has_a_configuration():
 @pytest.mark.parametrize("task", [spec.id for spec in dm_control.TASKS])
 def test_whole_episodes_of_every_task_are_those_of_the_suite(task, monkeypatch):
     plain, env = by_hand(task, seed=3), make_gym(task)
-    plain.physics.__class__ = type(env.unwrapped._env.physics)  # draws nothing
+    plain.physics.__class__ = type(env.unwrapped.suite_env.physics)  # draws nothing
     actions = random_actions(env, steps=1100)
     play(env, 4, actions)
     episode, expected = play(env, 3, actions), play_by_hand(plain, actions)
