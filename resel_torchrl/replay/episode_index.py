@@ -19,9 +19,8 @@ class StorageIndex:
     if there were more than were noted (edits in place, another writer, a sampler
     attached late), the index is read anew.
 
-    If the ring went around between two refreshes, or was full when the index was read
-    anew, the transition before the oldest one is gone. Whether an episode begins at the
-    oldest one is then known only from a stored start flag; without, it is left out.
+    Where the transition before the oldest one is gone unread, an episode at the oldest
+    one is indexed only if its start flag is stored.
 
     Args:
         done_key (NestedKey): end-of-episode flag in the storage.
@@ -58,10 +57,7 @@ class StorageIndex:
         self._cursor: int | None = None  # the storage's own record of the last slot
 
     def note(self, slots: torch.Tensor) -> None:
-        """Takes note of one write.
-
-        Args:
-            slots (torch.Tensor): where it went, int ``[n]``, consecutive in the ring.
+        """Takes note of one write, to slots ``[n]`` that are consecutive in the ring.
 
         Raises:
             ValueError: if there are more of them than the storage holds.
@@ -92,9 +88,6 @@ class StorageIndex:
 
     def refresh(self, storage: Storage) -> None:
         """Reads the flags of the transitions written since the last call.
-
-        Args:
-            storage (Storage): the storage that the noted writes went to.
 
         Raises:
             RuntimeError: if the kind of storage is not supported, or a full one was
@@ -274,12 +267,7 @@ class EpisodeIndex:
     def advance(
         self, done: np.ndarray, is_init: np.ndarray | None, capacity: int
     ) -> None:
-        """Reads the flags of the next ``n`` transitions.
-
-        Args:
-            done (np.ndarray): end-of-episode flags, bool ``[n]``.
-            is_init (np.ndarray or None): start-of-episode flags, bool ``[n]``.
-            capacity (int): transitions that the ring holds.
+        """Reads the flags of the next ``n`` transitions, bool ``[n]``.
 
         Raises:
             ValueError: if an episode is longer than ``capacity``, or a start flag is

@@ -217,7 +217,7 @@ def padding_share(
         valid_key (NestedKey): where its mask lies.
 
     Returns:
-        torch.Tensor: a scalar in [0, 1], on the device of the batch.
+        torch.Tensor: a scalar, on the device of the batch.
 
     Examples:
         >>> from tensordict import TensorDict

@@ -22,16 +22,8 @@ class IndexedSampler(SliceSampler):
     It keeps the index in step with the writes, draws distinct slices by number of
     transitions from a generator of its own, and is saved and restored with the buffer.
     Which slices there are is up to the sampler that is built on it: its ``sample``
-    calls :meth:`_refresh`, :meth:`_draw` and :meth:`_read_slices`.
-
-    Args:
-        seed (int, optional): seed of the sampler's own generator; from the operating
-            system if not given.
-        done_key (NestedKey): end-of-episode flag in the storage.
-        init_key (NestedKey): start-of-episode flag, read if stored, always written.
-
-    Attributes:
-        last_lengths: lengths of the slices of the last sample, int64 ``[k]``.
+    calls :meth:`_refresh`, :meth:`_draw` and :meth:`_read_slices`. The lengths of the
+    slices of the last sample are in ``last_lengths``, int64 ``[k]``.
     """
 
     _state_file: str
