@@ -227,8 +227,7 @@ class TaskSet:
         split: which of the two this environment takes.
 
     Raises:
-        ValueError: if the two overlap, the split is unknown or empty, or a task is not
-            made of as many finite numbers as the others.
+        ValueError: if the two overlap, or the split is unknown or empty.
     """
 
     #: The arguments of :meth:`make` but ``draw``.
@@ -253,12 +252,6 @@ class TaskSet:
                 f"expected one {self.split} task or more, got none; raise "
                 f"n_{self.split}, or give {self.split}_tasks"
             )
-        size = len(self.tasks[0])
-        for task in (*self.train, *self.test):
-            if len(task) != size or not all(math.isfinite(value) for value in task):
-                raise ValueError(
-                    f"expected tasks of {size} finite numbers each, got {list(task)}"
-                )
 
     @property
     def tasks(self) -> tuple[tuple[float, ...], ...]:
@@ -290,7 +283,7 @@ class TaskSet:
 
         Raises:
             ValueError: as the class; from a number of tasks or a seed that is no whole
-                number of 0 or more; and from a given task that is not of as many
+                number of 0 or more; and from a given task that is not of as many finite
                 numbers as a drawn one.
         """
         given = {"n_train": n_train, "n_test": n_test, "task_seed": task_seed}
@@ -309,9 +302,10 @@ class TaskSet:
             test = _tuples(test_tasks)
         size = np.size(draw(generator))
         for task in (*train, *test):
-            if len(task) != size:
+            if len(task) != size or not np.isfinite(task).all():
                 raise ValueError(
-                    f"expected given tasks of {size} numbers each, got {list(task)}"
+                    f"expected given tasks of {size} numbers each, got {list(task)}; "
+                    "all of them finite"
                 )
         return cls(train, test, split)
 
