@@ -157,8 +157,8 @@ def pack_episodes(
     def on_device(indices: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(indices).to(done.device)
 
-    # The step of each transition, rows one after another. That of a leading one, which
-    # is before its row's first, is not its own: there it only precedes.
+    # The step of each transition, rows one after another. A leading transition has none
+    # of its own: it supplies the previous inputs of the step after it.
     step = np.arange(len(flat)) + np.repeat(firsts - leads - starts, lengths)
     own = on_device(np.flatnonzero(~is_lead)) if leads.any() else slice(None)
     after = on_device(step + 1)
