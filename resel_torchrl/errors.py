@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["ConfigError", "DamagedCheckpointError", "NonFiniteLossError", "RunError"]
+__all__ = [
+    "ConfigError",
+    "DamagedCheckpointError",
+    "HorizonExceededError",
+    "NonFiniteLossError",
+    "RunError",
+]
 
 
 class ConfigError(ValueError):
@@ -48,6 +54,10 @@ a copy.
     def __init__(self, fault: str, cure: str) -> None:
         super().__init__(f"{fault} {cure}")
         self.fault = fault
+
+
+class HorizonExceededError(RuntimeError):
+    """An episode that goes on past its horizon, the largest number of its steps."""
 
 
 class NonFiniteLossError(FloatingPointError):

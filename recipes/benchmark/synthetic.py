@@ -16,7 +16,7 @@ from resel_torchrl.config.build import (
     make_learner,
     resolve_algorithm,
 )
-from resel_torchrl.envs import classic_pomdp, task_info
+from resel_torchrl.envs import classic_pomdp, find_spec, task_info
 from resel_torchrl.modules import Agent, make_agent
 from resel_torchrl.training import Learner
 
@@ -46,10 +46,10 @@ def task_sizes(config: Config) -> tuple[int, int, int]:
     (9, 6, 1000)
     """
     env = config.env
-    if env.id in classic_pomdp.TASKS:
-        task = classic_pomdp.TASKS[env.id]
-        _, joints, _ = classic_pomdp.ROBOTS[task["robot"]]
-        return len(task["kept"]), joints, env.horizon or classic_pomdp.HORIZON
+    if "BLT-" in env.id:
+        spec = find_spec(env.id)
+        _, joints, _ = classic_pomdp.BULLET_ROBOTS[spec.kwargs["robot"]]
+        return len(spec.kwargs["kept"]), joints, env.horizon or spec.max_episode_steps
     info = task_info(env.id, horizon=env.horizon, **env.kwargs)
     if info.discrete:
         raise ValueError(

@@ -1,10 +1,10 @@
-"""Keeps the C-level chatter of simulators from the user's terminal."""
+"""What the task families share: simulators, options of episodes, processes."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import importlib
+import logging
 import numbers
 import os
 import signal
@@ -15,39 +15,94 @@ from multiprocessing import resource_tracker
 from types import ModuleType
 from typing import Any
 
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import load_env_creator
+
 __all__ = [
+    "MUJOCO_ROBOTS",
+    "Reset",
+    "Step",
     "episode_value",
     "import_simulator",
+    "log_mujoco_warnings",
+    "make_mujoco_robot",
     "signals_held_back",
     "silence",
     "whole_number",
 ]
 
+#: What ``reset`` and ``step`` of an environment return.
+Reset = tuple[np.ndarray, dict[str, Any]]
+Step = tuple[np.ndarray, float, bool, bool, dict[str, Any]]
 
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, OSError, ValueError):  # may be None or closed
-            stream.flush()
-    with suppress(AttributeError, OSError, TypeError):  # no C library to be had
-        ctypes.CDLL(None).fflush(None)
+MUJOCO_ROBOTS = ("Ant", "HalfCheetah", "Hopper", "Humanoid", "Walker2d")
+
+_logger = logging.getLogger(__name__)
+
+
+def import_simulator(module: str, *, extra: str) -> ModuleType:
+    """Imports a module of a simulator, or names the extra that installs it.
+
+    Raises:
+        ModuleNotFoundError: if it, or something it imports, is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = (error.name or module).partition(".")[0]
+        raise ModuleNotFoundError(
+            f"this task needs the package {package!r}, which is not installed: "
+            f'pip install "resel_torchrl[{extra}]"',
+            name=package,
+        ) from error
+
+
+def make_mujoco_robot(robot: str, **kwargs: Any) -> gymnasium.Env:
+    """Makes Gymnasium's -v5 robot without a wrapper, MuJoCo's warnings logged.
+
+    Raises:
+        ModuleNotFoundError: if MuJoCo is not installed.
+        ValueError: if there is no such robot.
+    """
+    if robot not in MUJOCO_ROBOTS:
+        raise ValueError(
+            f"expected a robot out of {', '.join(MUJOCO_ROBOTS)}, got {robot!r}"
+        )
+    log_mujoco_warnings()
+    import_simulator("gymnasium.envs.mujoco", extra="mujoco")
+    spec = gymnasium.spec(f"{robot}-v5")
+    return load_env_creator(spec.entry_point)(**{**spec.kwargs, **kwargs})
+
+
+def log_mujoco_warnings() -> None:
+    """Sends MuJoCo's warnings to Python's logging, unless a handler is installed.
+
+    Left to itself MuJoCo prints them and writes ``MUJOCO_LOG.TXT`` into the working
+    directory. Heed a warning of an unstable simulation: MuJoCo meets it by putting the
+    robot back to its initial state within the episode, where no number is NaN.
+
+    Raises:
+        ModuleNotFoundError: if MuJoCo is not installed.
+    """
+    mujoco = import_simulator("mujoco", extra="mujoco")
+    if mujoco.get_mju_user_warning() is None:
+        mujoco.set_mju_user_warning(_log_mujoco)
+
+
+def _log_mujoco(message: str) -> None:
+    # A deprecated attribute in a robot's model is nothing a user could act on.
+    level = logging.DEBUG if "deprecated" in message else logging.WARNING
+    _logger.log(level, "MuJoCo: %s", message)
 
 
 @contextmanager
 def silence(*descriptors: int) -> Iterator[None]:
-    """Sends file descriptors to the null device for a while.
+    """Sends file descriptors (1: standard output, 2: error) to the null device.
 
-    ``sys.stdout`` cannot catch what a C library prints, its descriptor can; but the
-    descriptor is the whole process's, so keep the block short. What is still buffered
-    before the block is written out first, and what the block buffers is dropped with
-    it. A descriptor that the process does not have open is left alone.
-
-    Args:
-        *descriptors: 1 for standard output, 2 for standard error.
-
-    Examples:
-        >>> import os
-        >>> with silence(1):
-        ...     _ = os.write(1, b"not to be seen")
+    ``sys.stdout`` cannot catch what a C library prints, its descriptor can; but that is
+    the whole process's, so keep the block short. What is buffered before the block is
+    written out first. A descriptor that is not open is left alone.
     """
     _flush()
     saved = {}
@@ -67,24 +122,19 @@ def silence(*descriptors: int) -> Iterator[None]:
             os.close(copy)
 
 
-def whole_number(name: str, value: Any, most: int | None = None) -> int:
-    """A value that must be a whole number of 1 or more.
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):  # may be None or closed
+            stream.flush()
+    with suppress(AttributeError, OSError, TypeError):  # no C library to be had
+        ctypes.CDLL(None).fflush(None)
 
-    Args:
-        name: what it is called, for the error.
-        value: what was given.
-        most: the largest value allowed; ``None`` for any.
+
+def whole_number(name: str, value: Any, most: int | None = None) -> int:
+    """Checks that a value is a whole number from 1 to ``most``.
 
     Raises:
-        ValueError: if it is something else.
-
-    Examples:
-        >>> whole_number("length", 50)
-        50
-        >>> whole_number("runs", 41, most=40)
-        Traceback (most recent call last):
-        ...
-        ValueError: expected runs to be a whole number from 1 to 40, got 41
+        ValueError: if it is not; the message calls it ``name``.
     """
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not whole or value < 1 or (most is not None and value > most):
@@ -96,69 +146,24 @@ def whole_number(name: str, value: Any, most: int | None = None) -> int:
 
 
 def episode_value(options: Mapping[str, Any] | None, name: str, most: int) -> int:
-    """The value of an episode: that of ``reset``'s options, else the largest.
-
-    Args:
-        options: of the environment's ``reset``.
-        name: the one option that the environment knows.
-        most: the largest value allowed, the environment's own.
+    """Reads the only option that a task's ``reset`` takes; ``most`` without.
 
     Raises:
         ValueError: from another option, or a value that is not in 1 to ``most``.
-
-    Examples:
-        >>> episode_value({"length": 5}, "length", 50), episode_value({}, "length", 50)
-        (5, 50)
-        >>> episode_value({"lenght": 5}, "length", 50)
-        Traceback (most recent call last):
-        ...
-        ValueError: expected no reset option but 'length', got 'lenght'
     """
-    for given in options or {}:
+    options = options or {}
+    for given in options:
         if given != name:
             raise ValueError(f"expected no reset option but {name!r}, got {given!r}")
-    return whole_number(name, (options or {}).get(name, most), most)
+    return whole_number(name, options.get(name, most), most)
 
 
-def import_simulator(module: str, *, extra: str) -> ModuleType:
-    """Imports ``module``, or says how to install it.
-
-    Args:
-        module: dotted name of the module.
-        extra: the extra of this package that installs it.
-
-    Raises:
-        ModuleNotFoundError: if it, or something it imports, is not installed.
-
-    Examples:
-        >>> import_simulator("math", extra="bullet").pi > 3
-        True
-        >>> import_simulator("no_such_simulator", extra="bullet")
-        Traceback (most recent call last):
-        ...
-        ModuleNotFoundError: this task needs the package 'no_such_simulator', which is \
-not installed: pip install "resel_torchrl[bullet]"
-    """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        package = (error.name or module).partition(".")[0]
-        raise ModuleNotFoundError(
-            f"this task needs the package {package!r}, which is not installed: "
-            f'pip install "resel_torchrl[{extra}]"',
-            name=package,
-        ) from error
-
-
-@contextlib.contextmanager
+@contextmanager
 def signals_held_back() -> Iterator[None]:
-    """A process started meanwhile does not get SIGINT and SIGTERM: the learner does.
+    """Keeps SIGINT and SIGTERM from the processes that are started in the block.
 
-    A terminal sends Ctrl-C, and a cluster SIGTERM, to both. Such a process is ended by
-    `kill`; `terminate` sends the SIGTERM that it does not get.
-
-    >>> with signals_held_back():
-    ...     pass
+    A terminal sends Ctrl-C, and a cluster SIGTERM, to all; the learner alone is to act.
+    Such a process is ended by `kill`: `terminate` sends the SIGTERM it does not get.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield

@@ -6,18 +6,14 @@ clock of the task ends an episode, as a terminal.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete
 
-from resel_torchrl.envs._support import episode_value, whole_number
+from resel_torchrl.envs._support import Reset, Step, episode_value, whole_number
 
-__all__ = ["HORIZON", "TASKS", "DelayedCatch", "make"]
-
-HORIZON = None  # DelayedCatch ends its episodes itself
+__all__ = ["TASKS", "DelayedCatch"]
 
 _GRID = 7  # rows and columns
 _MOST_RUNS = 40
@@ -71,9 +67,7 @@ class DelayedCatch(gymnasium.Env):
         """Number of steps of an episode with all runs."""
         return _GRID * self.runs - 1
 
-    def reset(
-        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> Reset:
         """Starts an episode, see :meth:`gymnasium.Env.reset`."""
         super().reset(seed=seed)
         self._runs = episode_value(options, "runs", self.runs)
@@ -81,14 +75,7 @@ class DelayedCatch(gymnasium.Env):
         self._begin_run()
         return self._observation(), {}
 
-    def _begin_run(self) -> None:
-        self._row = 0
-        self._fruit, self._basket = (
-            int(self.np_random.integers(first, last, endpoint=True))
-            for first, last in (_FRUIT_COLUMNS, _BASKET_COLUMNS)
-        )
-
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: int) -> Step:
         """Makes one step, see :meth:`gymnasium.Env.step`."""
         if not 0 <= action < 3:
             raise ValueError(f"expected an action from 0 to 2, got {action}")
@@ -105,6 +92,13 @@ class DelayedCatch(gymnasium.Env):
         info = {"measures": {"caught": self._caught / self._runs}}
         return self._observation(), float(self._caught), True, False, info
 
+    def _begin_run(self) -> None:
+        self._row = 0
+        self._fruit, self._basket = (
+            int(self.np_random.integers(first, last, endpoint=True))
+            for first, last in (_FRUIT_COLUMNS, _BASKET_COLUMNS)
+        )
+
     def _observation(self) -> np.ndarray:
         grid = np.zeros(_GRID * _GRID, np.float32)
         grid[_GRID * self._row + self._fruit] = -1
@@ -112,17 +106,4 @@ class DelayedCatch(gymnasium.Env):
         return grid
 
 
-def make(**kwargs: Any) -> gymnasium.Env:
-    """Makes Delayed-Catch.
-
-    Args:
-        **kwargs: of :class:`DelayedCatch`.
-
-    Examples:
-        >>> make(runs=40).horizon
-        279
-    """
-    return DelayedCatch(**kwargs)
-
-
-TASKS: dict[str, dict[str, Any]] = {"DelayedCatch-v0": {"runs": 10}}
+TASKS = [EnvSpec("DelayedCatch-v0", f"{__name__}:DelayedCatch", kwargs={"runs": 10})]

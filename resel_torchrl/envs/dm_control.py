@@ -19,16 +19,20 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box
 
 from resel_torchrl._nearest import did_you_mean
-from resel_torchrl.envs._support import import_simulator
-from resel_torchrl.envs.mujoco_pomdp import log_warnings
+from resel_torchrl.envs._support import (
+    Reset,
+    Step,
+    import_simulator,
+    log_mujoco_warnings,
+)
 from resel_torchrl.envs.wrappers import ScaleAction
 
-__all__ = ["HORIZON", "SUITE", "TASKS", "SuiteEnv", "make"]
+__all__ = ["SUITE", "TASKS", "SuiteEnv", "make"]
 
-HORIZON = 1000
 #: domain -> its tasks (arXiv 2405.15384, released code)
 SUITE = {
     "acrobot": ("swingup",),
@@ -54,46 +58,43 @@ class SuiteEnv(gymnasium.Env):
     """An environment of dm_control's suite under Gymnasium's interface.
 
     ``reset(seed=s)`` starts the very episode that the suite starts with ``random=s``,
-    without making the environment anew; ``reset()`` starts the next one. Nothing is
-    ever drawn.
+    without making the environment anew; ``reset()`` starts the next one. It has no
+    pictures.
 
     Args:
-        env: from ``dm_control.suite.load``.
+        suite_env: from ``dm_control.suite.load``.
     """
 
-    def __init__(self, env: Any):
-        self._env = env
+    def __init__(self, suite_env: Any):
+        self.suite_env = suite_env
         # Quadruped escape asks at each reset for the OpenGL context of its pictures,
         # and asking makes one.
-        physics = type(env.physics)
-        env.physics.__class__ = type(physics.__name__, (physics,), {"contexts": None})
-        action = env.action_spec()
+        physics = suite_env.physics
+        kind = type(physics)
+        physics.__class__ = type(kind.__name__, (kind,), {"contexts": None})
+        action = suite_env.action_spec()
         self.action_space = Box(action.minimum, action.maximum, dtype=action.dtype)
-        parts = env.observation_spec().values()
+        parts = suite_env.observation_spec().values()
         size = sum(math.prod(part.shape) for part in parts)
         self.observation_space = Box(-np.inf, np.inf, (size,), np.float32)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> Reset:
         """Starts an episode; the suite takes seeds below 2³²."""
         super().reset(seed=seed, options=options)
         if seed is not None:
-            self._env.task.random.seed(seed)
-        return _flat(self._env.reset().observation), {}
+            self.suite_env.task.random.seed(seed)
+        return _flat(self.suite_env.reset().observation), {}
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> Step:
         """Makes one step, see :meth:`gymnasium.Env.step`."""
-        step = self._env.step(action)
+        step = self.suite_env.step(action)
         terminated = step.last() and step.discount == 0
         truncated = step.last() and not terminated
         return _flat(step.observation), step.reward, terminated, truncated, {}
 
     def close(self) -> None:
         """Frees the simulation."""
-        self._env.close()
+        self.suite_env.close()
 
 
 def _flat(observation: dict[str, Any]) -> np.ndarray:
@@ -101,34 +102,15 @@ def _flat(observation: dict[str, Any]) -> np.ndarray:
     return np.concatenate(parts).astype(np.float32)
 
 
-def _suite() -> ModuleType:
-    import_simulator("dm_control", extra="dmc")
-    mujoco = import_simulator("mujoco", extra="dmc")
-    handler = mujoco.get_mju_user_warning()
-    imported = "dm_control.suite" in sys.modules
-    with warnings.catch_warnings():
-        # It looks for a display to draw on, and GLFW warns if there is none.
-        warnings.filterwarnings("ignore", module="glfw")
-        suite = import_simulator("dm_control.suite", extra="dmc")
-    if not imported:
-        # The import puts a handler of its own in the place of any other.
-        mujoco.set_mju_user_warning(handler)
-    log_warnings()
-    return suite
-
-
 def make(domain_name: str, task_name: str, **kwargs: Any) -> gymnasium.Env:
     """Makes a task of dm_control's suite.
 
     Args:
-        domain_name: such as ``"cheetah"``; the suite's other domains do too, but for
-            ``"lqr"``, whose model is another one each time it is made.
+        domain_name: such as ``"cheetah"``; any of the suite but ``"lqr"``, whose model
+            is another one each time it is made.
         task_name: such as ``"run"``.
         **kwargs: passed to the suite's task, such as ``fully_observable=False``, with
             which a manipulator sees its arm and touch only.
-
-    Returns:
-        The environment, without time limit.
 
     Raises:
         ValueError: from ``time_limit`` or ``random``, which have another place here,
@@ -151,12 +133,34 @@ def make(domain_name: str, task_name: str, **kwargs: Any) -> gymnasium.Env:
     return ScaleAction(SuiteEnv(suite.load(domain_name, task_name, kwargs)))
 
 
+def _suite() -> ModuleType:
+    """The suite, imported without a word and without its handler of warnings."""
+    import_simulator("dm_control", extra="dmc")
+    mujoco = import_simulator("mujoco", extra="dmc")
+    handler = mujoco.get_mju_user_warning()
+    imported = "dm_control.suite" in sys.modules
+    with warnings.catch_warnings():
+        # It looks for a display to draw on, and GLFW warns if there is none.
+        warnings.filterwarnings("ignore", module="glfw")
+        suite = import_simulator("dm_control.suite", extra="dmc")
+    if not imported:
+        # The import puts a handler of its own in the place of any other.
+        mujoco.set_mju_user_warning(handler)
+    log_mujoco_warnings()
+    return suite
+
+
 def _title(name: str) -> str:
     return name.title().replace("_", "")
 
 
-TASKS: dict[str, dict[str, Any]] = {
-    f"DMC-{_title(domain)}{_title(task)}-v0": {"domain_name": domain, "task_name": task}
+TASKS = [
+    EnvSpec(
+        f"DMC-{_title(domain)}{_title(task)}-v0",
+        f"{__name__}:make",
+        max_episode_steps=1000,
+        kwargs={"domain_name": domain, "task_name": task},
+    )
     for domain, tasks in SUITE.items()
     for task in tasks
-}
+]

@@ -19,81 +19,68 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils import RecordConstructorArgs
 
-from resel_torchrl.envs._support import import_simulator
-from resel_torchrl.envs.mujoco_pomdp import ROBOTS, make_robot
+from resel_torchrl.envs._support import (
+    MUJOCO_ROBOTS,
+    Reset,
+    Step,
+    import_simulator,
+    make_mujoco_robot,
+)
 from resel_torchrl.envs.wrappers import MaskObservation, ScaleAction
 
-__all__ = [
-    "BASE",
-    "FACTORS",
-    "HORIZON",
-    "TASKS",
-    "HiddenDynamics",
-    "Split",
-    "Task",
-    "TaskSet",
-    "make",
-]
+__all__ = ["FACTORS", "TASKS", "HiddenDynamics", "TaskSet", "make"]
 
-HORIZON = 1000
+FACTORS = ("gravity", "mass", "damping")
 #: A multiplier is this to the power of ``u``.
-BASE = 1.5
-#: parts of a robot's observation that its tasks leave out
-_LEFT_OUT = {"Ant": ("cfrc_ext",), "Humanoid": ("cfrc_ext",)}
-#: parts of Humanoid's observation that tell its body masses
+_BASE = 1.5
+#: Parts of Humanoid's observation that tell its body masses.
 _TELL_MASS = ("cinert", "cvel")
 
-#: What sets multipliers in a model: their names, and the setter.
-Setter = tuple[tuple[str, ...], Callable[[np.ndarray], None]]
 
+def make(
+    robot: str,
+    factor: Literal["gravity", "mass", "damping"],
+    *,
+    log_range: float = 3.0,
+    **kwargs: Any,
+) -> gymnasium.Env:
+    """Makes a MuJoCo robot with hidden dynamics.
 
-def _gravity(model: Any, data: Any) -> Setter:
-    original = model.opt.gravity.copy()
+    Args:
+        robot: one of Gymnasium's -v5 robots.
+        factor: one of :data:`FACTORS`.
+        log_range: as of :class:`HiddenDynamics`.
+        **kwargs: arguments of :meth:`TaskSet.make`; others are passed to the robot,
+            such as ``render_mode``.
 
-    def scale(multipliers: np.ndarray) -> None:
-        model.opt.gravity[:] = original * multipliers
-
-    return ("gravity",), scale
-
-
-def _mass(model: Any, data: Any) -> Setter:
-    set_constants = import_simulator("mujoco", extra="mujoco").mj_setConst
-    bodies = slice(1, None)  # body 0 is the world
-    mass = model.body_mass[bodies].copy()
-    inertia = model.body_inertia[bodies].copy()  # [bodies, 3]
-
-    def scale(multipliers: np.ndarray) -> None:
-        model.body_mass[bodies] = mass * multipliers
-        model.body_inertia[bodies] = inertia * multipliers[:, None]
-        set_constants(model, data)  # what the model's compiler derives from masses
-
-    numbers = range(1, model.nbody)
-    names = (model.body(number).name or f"body_{number}" for number in numbers)
-    return tuple(f"mass_{name}" for name in names), scale
-
-
-def _damping(model: Any, data: Any) -> Setter:
-    damped = np.flatnonzero(model.dof_damping)
-    original = model.dof_damping[damped].copy()
-    joints, place = np.unique(model.dof_jntid[damped], return_inverse=True)
-
-    def scale(multipliers: np.ndarray) -> None:
-        model.dof_damping[damped] = original * multipliers[place]
-
-    names = (model.joint(int(number)).name for number in joints)
-    return tuple(f"damping_{name}" for name in names), scale
-
-
-_SETTERS = {"gravity": _gravity, "mass": _mass, "damping": _damping}
-FACTORS = tuple(_SETTERS)
+    Raises:
+        ValueError: as :class:`HiddenDynamics`, or if a part of the observation is asked
+            for that tells the masses where these are hidden.
+        ModuleNotFoundError: if MuJoCo is not installed.
+    """
+    tasks = {name: kwargs.pop(name) for name in TaskSet.OPTIONS if name in kwargs}
+    hidden = ["cfrc_ext"] if robot in ("Ant", "Humanoid") else []
+    if factor == "mass" and robot == "Humanoid":
+        hidden += _TELL_MASS
+        for name in (f"include_{part}_in_observation" for part in _TELL_MASS):
+            if kwargs.get(name):
+                raise ValueError(
+                    f"expected no {name} where body masses are hidden, got "
+                    f"{kwargs[name]}: it tells them; leave it out"
+                )
+    shown = {f"include_{part}_in_observation": False for part in hidden}
+    env = make_mujoco_robot(robot, **{**shown, **kwargs})
+    env = HiddenDynamics(env, factor, log_range=log_range, **tasks)
+    return ScaleAction(MaskObservation(env))
 
 
 class HiddenDynamics(gymnasium.Wrapper, RecordConstructorArgs):
@@ -102,7 +89,7 @@ class HiddenDynamics(gymnasium.Wrapper, RecordConstructorArgs):
     ``reset(options={"task": i})`` takes the i-th task of the split in place of a random
     one; with the same seed the robot starts in the same state in every task. Setting a
     task rebuilds no model and starts from the model's original values. The multipliers
-    stand in ``info["task"]`` by name, of every reset and step: ``gravity``,
+    are in ``info["task"]`` by name, of every reset and step: ``gravity``,
     ``mass_<body>``, ``damping_<joint>``.
 
     Args:
@@ -119,9 +106,9 @@ class HiddenDynamics(gymnasium.Wrapper, RecordConstructorArgs):
         facts: the set and the names in plain data, for the record of a run.
 
     Raises:
-        ValueError: if `log_range` is no positive number, a task has a multiplier
-            that is none, or as :meth:`TaskSet.make`; and from ``reset`` if there is no
-            task of a number.
+        ValueError: if ``log_range`` is no positive number, a task has a multiplier that
+            is none, or as :meth:`TaskSet.make`; and from ``reset`` if there is no task
+            of a number.
     """
 
     def __init__(
@@ -139,18 +126,19 @@ class HiddenDynamics(gymnasium.Wrapper, RecordConstructorArgs):
         if not (log_range > 0 and math.isfinite(log_range)):
             raise ValueError(
                 f"expected a log_range above 0, got {log_range}: multipliers lie "
-                f"between {BASE:g} ** -log_range and {BASE:g} ** log_range"
+                f"between {_BASE:g} ** -log_range and {_BASE:g} ** log_range"
             )
         if factor not in FACTORS:
             raise ValueError(
                 f"expected a factor out of {', '.join(FACTORS)}, got {factor!r}"
             )
-        self.names, self._scale = _SETTERS[factor](
+        setters = {"gravity": _gravity, "mass": _mass, "damping": _damping}
+        self.names, self._scale = setters[factor](
             env.unwrapped.model, env.unwrapped.data
         )
         size = len(self.names)
         self.task_set = TaskSet.make(
-            lambda generator: BASE ** generator.uniform(-log_range, log_range, size),
+            lambda generator: _BASE ** generator.uniform(-log_range, log_range, size),
             **tasks,
         )
         for task in (*self.task_set.train, *self.task_set.test):
@@ -167,106 +155,71 @@ class HiddenDynamics(gymnasium.Wrapper, RecordConstructorArgs):
         }
         self._task: dict[str, float] = {}
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> Reset:
         """Starts an episode, see :meth:`gymnasium.Env.reset`."""
         robot = self.unwrapped
         # Seeds the robot and does nothing else: its reset must find the task set, and
         # must not draw its start from the numbers that have chosen the task.
         gymnasium.Env.reset(robot, seed=seed)
-        task: Task = self.task_set.choose(robot.np_random, options)
+        task = self.task_set.choose(robot.np_random, options)
         self._scale(np.array(task))
         self._task = dict(zip(self.names, task, strict=True))
         observation, info = self.env.reset(options=options)
         return observation, {**info, "task": self._task.copy()}
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> Step:
         """Makes one step, see :meth:`gymnasium.Env.step`."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         info["task"] = self._task.copy()
         return observation, reward, terminated, truncated, info
 
 
-def make(
-    robot: str,
-    factor: Literal["gravity", "mass", "damping"],
-    *,
-    log_range: float = 3.0,
-    split: Split = "train",
-    n_train: int = 40,
-    n_test: int = 20,
-    task_seed: int = 0,
-    train_tasks: Sequence[Sequence[float]] | None = None,
-    test_tasks: Sequence[Sequence[float]] | None = None,
-    **kwargs: Any,
-) -> gymnasium.Env:
-    """Makes a MuJoCo robot with hidden dynamics.
-
-    Args:
-        robot: one of :data:`ROBOTS`.
-        factor: one of :data:`FACTORS`.
-        log_range: multipliers are drawn as ``1.5 ** u`` with u uniform between minus
-            this and this.
-        split: which part of the set of tasks the episodes take.
-        n_train: number of training tasks.
-        n_test: number of test tasks.
-        task_seed: seed of the set.
-        train_tasks: these in place of drawn ones, each a list of multipliers.
-        test_tasks: likewise.
-        **kwargs: passed to the robot, such as ``render_mode``.
-
-    Returns:
-        The environment, without time limit.
-
-    Raises:
-        ValueError: as :class:`HiddenDynamics`, or if a part of the observation is asked
-            for that tells the masses where these are hidden.
-        ModuleNotFoundError: if MuJoCo is not installed.
-    """
-    left_out = _LEFT_OUT.get(robot, ())
-    if factor == "mass" and robot == "Humanoid":
-        left_out = (*left_out, *_TELL_MASS)
-        for name in (f"include_{part}_in_observation" for part in _TELL_MASS):
-            if kwargs.get(name):
-                raise ValueError(
-                    f"expected no {name} where body masses are hidden, got "
-                    f"{kwargs[name]}: it tells them; leave it out"
-                )
-    shown = {f"include_{part}_in_observation": False for part in left_out}
-    env = HiddenDynamics(
-        make_robot(robot, **{**shown, **kwargs}),
-        factor,
-        log_range=log_range,
-        split=split,
-        n_train=n_train,
-        n_test=n_test,
-        task_seed=task_seed,
-        train_tasks=train_tasks,
-        test_tasks=test_tasks,
-    )
-    return ScaleAction(MaskObservation(env))
+#: Names of the multipliers of a model, and what sets them.
+_Setter = tuple[tuple[str, ...], Callable[[np.ndarray], None]]
 
 
-TASKS: dict[str, dict[str, Any]] = {
-    f"{robot}-{factor.capitalize()}-v5": {
-        "robot": robot,
-        "factor": factor,
-        "log_range": 2.0 if robot == "Humanoid" else 3.0,
-    }
-    for factor in FACTORS
-    for robot in ROBOTS
-}
+def _gravity(model: Any, data: Any) -> _Setter:
+    original = model.opt.gravity.copy()
+
+    def scale(multipliers: np.ndarray) -> None:
+        model.opt.gravity[:] = original * multipliers
+
+    return ("gravity",), scale
 
 
-Split = Literal["train", "test"]
-#: One task: the values of its hidden factors.
-Task = tuple[float, ...]
+def _mass(model: Any, data: Any) -> _Setter:
+    set_constants = import_simulator("mujoco", extra="mujoco").mj_setConst
+    bodies = slice(1, None)  # body 0 is the world
+    mass = model.body_mass[bodies].copy()
+    inertia = model.body_inertia[bodies].copy()  # [bodies, 3]
+
+    def scale(multipliers: np.ndarray) -> None:
+        model.body_mass[bodies] = mass * multipliers
+        model.body_inertia[bodies] = inertia * multipliers[:, None]
+        set_constants(model, data)  # what the model's compiler derives from masses
+
+    numbers = range(1, model.nbody)
+    names = (model.body(number).name or f"body_{number}" for number in numbers)
+    return tuple(f"mass_{name}" for name in names), scale
+
+
+def _damping(model: Any, data: Any) -> _Setter:
+    damped = np.flatnonzero(model.dof_damping)
+    original = model.dof_damping[damped].copy()
+    joints, place = np.unique(model.dof_jntid[damped], return_inverse=True)
+
+    def scale(multipliers: np.ndarray) -> None:
+        model.dof_damping[damped] = original * multipliers[place]
+
+    names = (model.joint(int(number)).name for number in joints)
+    return tuple(f"damping_{name}" for name in names), scale
 
 
 @dataclass(frozen=True)
 class TaskSet:
     """Tasks of an environment, of which each episode takes one.
+
+    A task is a tuple of numbers, the values of its hidden factors.
 
     Attributes:
         train: the tasks to train on.
@@ -274,23 +227,15 @@ class TaskSet:
         split: which of the two this environment takes.
 
     Raises:
-        ValueError: if the two overlap, the split is unknown or empty, or a task is not
-            made of as many finite numbers as the others.
-
-    Examples:
-        >>> tasks = TaskSet(train=((1.0,), (2.0,)), test=((3.0,),), split="test")
-        >>> tasks.tasks
-        ((3.0,),)
-        >>> TaskSet(train=((1.0,), (2.0,)), test=((2.0,),), split="train")
-        Traceback (most recent call last):
-        ...
-        ValueError: expected test tasks that are not trained on, but [2.0] is among \
-the training tasks and among the test tasks; take it out of one of them
+        ValueError: if the two overlap, or the split is unknown or empty.
     """
 
-    train: tuple[Task, ...]
-    test: tuple[Task, ...]
-    split: Split
+    #: The arguments of :meth:`make` but ``draw``.
+    OPTIONS = ("split", "n_train", "n_test", "task_seed", "train_tasks", "test_tasks")
+
+    train: tuple[tuple[float, ...], ...]
+    test: tuple[tuple[float, ...], ...]
+    split: Literal["train", "test"]
 
     def __post_init__(self) -> None:
         for task in self.test:
@@ -307,15 +252,9 @@ the training tasks and among the test tasks; take it out of one of them
                 f"expected one {self.split} task or more, got none; raise "
                 f"n_{self.split}, or give {self.split}_tasks"
             )
-        size = len(self.tasks[0])
-        for task in (*self.train, *self.test):
-            if len(task) != size or not all(math.isfinite(value) for value in task):
-                raise ValueError(
-                    f"expected tasks of {size} finite numbers each, got {list(task)}"
-                )
 
     @property
-    def tasks(self) -> tuple[Task, ...]:
+    def tasks(self) -> tuple[tuple[float, ...], ...]:
         """The tasks of the split."""
         return self.train if self.split == "train" else self.test
 
@@ -324,10 +263,10 @@ the training tasks and among the test tasks; take it out of one of them
         cls,
         draw: Callable[[np.random.Generator], Sequence[float]],
         *,
-        split: Split,
-        n_train: int,
-        n_test: int,
-        task_seed: int,
+        split: Literal["train", "test"] = "train",
+        n_train: int = 40,
+        n_test: int = 20,
+        task_seed: int = 0,
         train_tasks: Sequence[Sequence[float]] | None = None,
         test_tasks: Sequence[Sequence[float]] | None = None,
     ) -> TaskSet:
@@ -335,7 +274,7 @@ the training tasks and among the test tasks; take it out of one of them
 
         Args:
             draw: draws one task.
-            split: which part of the set is taken.
+            split: which part of the set the episodes take.
             n_train: number of training tasks, the first that are drawn.
             n_test: number of test tasks, the next that are drawn.
             task_seed: seed of the set; it has nothing to do with the episodes' seeds.
@@ -344,17 +283,8 @@ the training tasks and among the test tasks; take it out of one of them
 
         Raises:
             ValueError: as the class; from a number of tasks or a seed that is no whole
-                number of 0 or more; and from a given
-                task that is not of as many numbers as a drawn one.
-
-        Examples:
-            >>> options = dict(n_train=40, n_test=20, task_seed=0)
-            >>> train, test = (
-            ...     TaskSet.make(lambda rng: [rng.uniform()], split=split, **options)
-            ...     for split in ("train", "test")
-            ... )
-            >>> len(train.tasks), len(test.tasks), train.test == test.tasks
-            (40, 20, True)
+                number of 0 or more; and from a given task that is not of as many finite
+                numbers as a drawn one.
         """
         given = {"n_train": n_train, "n_test": n_test, "task_seed": task_seed}
         for name, value in given.items():
@@ -364,40 +294,31 @@ the training tasks and among the test tasks; take it out of one of them
                     f"expected {name} to be a whole number of 0 or more, got {value!r}"
                 )
         generator = np.random.default_rng(task_seed)
-        drawn = [_task(draw(generator)) for _ in range(n_train + n_test)]
-        train, test = tuple(drawn[:n_train]), tuple(drawn[n_train:])
+        drawn = _tuples(draw(generator) for _ in range(n_train + n_test))
+        train, test = drawn[:n_train], drawn[n_train:]
         if train_tasks is not None:
-            train = tuple(map(_task, train_tasks))
+            train = _tuples(train_tasks)
         if test_tasks is not None:
-            test = tuple(map(_task, test_tasks))
-        size = len(_task(draw(generator)))
+            test = _tuples(test_tasks)
+        size = np.size(draw(generator))
         for task in (*train, *test):
-            if len(task) != size:
+            if len(task) != size or not np.isfinite(task).all():
                 raise ValueError(
-                    f"expected given tasks of {size} numbers each, got {list(task)}"
+                    f"expected given tasks of {size} numbers each, got {list(task)}; "
+                    "all of them finite"
                 )
         return cls(train, test, split)
 
     def choose(
         self, generator: np.random.Generator, options: Mapping[str, Any] | None = None
-    ) -> Task:
-        """The task of an episode: a random one, or the one of a number.
+    ) -> tuple[float, ...]:
+        """The task of an episode: a random one, or that of ``options["task"]``.
 
         The generator is drawn from in either case, so that what an environment draws
         next does not depend on which.
 
-        Args:
-            generator: the environment's own.
-            options: of the environment's ``reset``; ``options["task"]`` is a number
-                within the split.
-
         Raises:
-            ValueError: if there is no task of that number.
-
-        Examples:
-            >>> tasks = TaskSet(train=((1.0,), (2.0,)), test=(), split="train")
-            >>> tasks.choose(np.random.default_rng(0), {"task": 1})
-            (2.0,)
+            ValueError: if the split has no task of that number.
         """
         number = int(generator.integers(len(self.tasks)))
         if options is not None and "task" in options:
@@ -418,5 +339,21 @@ the training tasks and among the test tasks; take it out of one of them
         }
 
 
-def _task(values: Sequence[float]) -> Task:
-    return tuple(float(value) for value in np.ravel(values))
+def _tuples(tasks: Iterable[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(map(float, np.ravel(task))) for task in tasks)
+
+
+TASKS = [
+    EnvSpec(
+        f"{robot}-{factor.capitalize()}-v5",
+        f"{__name__}:make",
+        max_episode_steps=1000,
+        kwargs={
+            "robot": robot,
+            "factor": factor,
+            "log_range": 2.0 if robot == "Humanoid" else 3.0,
+        },
+    )
+    for factor in FACTORS
+    for robot in MUJOCO_ROBOTS
+]

@@ -10,18 +10,16 @@ episode, as a terminal.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete
 
-from resel_torchrl.envs._support import episode_value, whole_number
+from resel_torchrl.envs._support import Reset, Step, episode_value, whole_number
 
-__all__ = ["HORIZON", "TASKS", "KeyToDoor", "make"]
-
-HORIZON = None  # KeyToDoor ends its episodes itself
+__all__ = ["TASKS", "KeyToDoor"]
 
 Cell = tuple[int, int]
 
@@ -141,6 +139,9 @@ class KeyToDoor(gymnasium.Env):
         measures: ``("success", "apples")``: 1 if the door was opened, and the number of
             apples taken.
         curriculum_options: ``("frames",)``.
+        steps, player, key, apples, returning: state of the game, for a scripted policy:
+            steps made, the cells (row, column) of agent, key and apples, and
+            (step, cell) of the apples that will be there again, soonest first.
 
     Raises:
         ValueError: if ``frames`` is no whole number of 1 or more; from ``reset``, if
@@ -171,9 +172,7 @@ class KeyToDoor(gymnasium.Env):
         """Number of steps of an episode with all frames."""
         return KEY_STEPS + self.frames + DOOR_STEPS
 
-    def reset(
-        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> Reset:
         """Starts an episode, see :meth:`gymnasium.Env.reset`."""
         super().reset(seed=seed)
         self._apples_end = KEY_STEPS + episode_value(options, "frames", self.frames)
@@ -181,44 +180,44 @@ class KeyToDoor(gymnasium.Env):
         keys, starts, trees = _KEY.cells["k"], _KEY.cells["+"], _APPLES.cells["a"]
         number = int(self.np_random.integers(len(keys)))
         self._key_number = float(number)
-        self._key = keys[number]
+        self.key = keys[number]
         start = starts[self.np_random.integers(len(starts))]
         chosen = self.np_random.choice(len(trees), N_APPLES, replace=False)
-        self._apples = {trees[tree] for tree in chosen}
-        self._returns: deque[tuple[int, Cell]] = deque()  # (step, cell), soonest first
+        self.apples = {trees[tree] for tree in chosen}
+        self.returning: deque[tuple[int, Cell]] = deque()
         self._has_key = self._opened = False
-        self._n_apples = self._steps = 0
+        self._n_apples = self.steps = 0
         self._enter(_KEY, start)
-        _paint(self._picture, self._key, "key")
+        _paint(self._picture, self.key, "key")
         return self._observation(), self._info()
 
     def _enter(self, room: _Room, start: Cell) -> None:
-        self._room, self._player = room, start
+        self._room, self.player = room, start
         self._picture = room.picture.copy()
         self._open = room.open
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: int) -> Step:
         """Makes one step, see :meth:`gymnasium.Env.step`."""
         if not 0 <= action < len(_MOVES):
             raise ValueError(f"expected an action from 0 to 3, got {action}")
-        self._steps += 1
+        self.steps += 1
         down, right = _MOVES[action]
-        to = self._player[0] + down, self._player[1] + right
+        to = self.player[0] + down, self.player[1] + right
         if to in self._open:
-            self._player = to
+            self.player = to
         reward = 0.0
         if self._room is _KEY:
             self._take_key()
         elif self._room is _APPLES:
             reward = self._take_apple()
-        elif self._has_key and not self._opened and self._player == _DOOR_CELL:
+        elif self._has_key and not self._opened and self.player == _DOOR_CELL:
             self._opened, reward = True, DOOR_REWARD
-        if self._steps == KEY_STEPS:
+        if self.steps == KEY_STEPS:
             self._enter_apples()
-        elif self._steps == self._apples_end:
+        elif self.steps == self._apples_end:
             self._enter_door()
         info = self._info()
-        ends = self._steps == self._last_step
+        ends = self.steps == self._last_step
         if ends:
             info["measures"] = {
                 "success": float(self._opened),
@@ -232,29 +231,29 @@ class KeyToDoor(gymnasium.Env):
     def _take_key(self) -> None:
         if self._has_key:
             _paint(self._picture, WHITE_CELL, "wall")
-        elif self._player == self._key:
+        elif self.player == self.key:
             self._has_key = True
-            _paint(self._picture, self._key, "background")
+            _paint(self._picture, self.key, "background")
             _paint(self._picture, WHITE_CELL, "white")
 
     def _take_apple(self) -> float:
         reward = 0.0
-        if self._player in self._apples:
+        if self.player in self.apples:
             reward = 1.0
             self._n_apples += 1
-            self._apples.remove(self._player)
-            self._returns.append((self._steps + APPLE_RETURNS, self._player))
-            _paint(self._picture, self._player, "background")
+            self.apples.remove(self.player)
+            self.returning.append((self.steps + APPLE_RETURNS, self.player))
+            _paint(self._picture, self.player, "background")
         # After the taking: one that returns under the agent is for the next step.
-        if self._returns and self._returns[0][0] == self._steps:
-            _, cell = self._returns.popleft()
-            self._apples.add(cell)
+        if self.returning and self.returning[0][0] == self.steps:
+            _, cell = self.returning.popleft()
+            self.apples.add(cell)
             _paint(self._picture, cell, "apple")
         return reward
 
     def _enter_apples(self) -> None:
         self._enter(_APPLES, _APPLES.cells["+"][0])
-        for cell in self._apples:
+        for cell in self.apples:
             _paint(self._picture, cell, "apple")
 
     def _enter_door(self) -> None:
@@ -263,27 +262,17 @@ class KeyToDoor(gymnasium.Env):
             self._open = _DOOR.open | {_DOOR_CELL}
 
     def _observation(self) -> np.ndarray:
-        row, column = self._player
+        row, column = self.player
         seen = self._picture[:, row : row + _SIDE, column : column + _SIDE].flatten()
         # The door is drawn over the agent.
-        if self._room is not _DOOR or self._player != _DOOR_CELL:
+        if self._room is not _DOOR or self.player != _DOOR_CELL:
             seen[_SIDE**2 // 2 :: _SIDE**2] = _RGB["player"]
         return seen
 
 
-def make(**kwargs: Any) -> gymnasium.Env:
-    """Makes Key-to-Door.
-
-    Args:
-        **kwargs: of :class:`KeyToDoor`.
-
-    Examples:
-        >>> make(frames=500).horizon
-        525
-    """
-    return KeyToDoor(**kwargs)
-
-
-TASKS: dict[str, dict[str, Any]] = {
-    f"KeyToDoor-{frames}-v0": {"frames": frames} for frames in (60, 120, 250, 500)
-}
+TASKS = [
+    EnvSpec(
+        f"KeyToDoor-{frames}-v0", f"{__name__}:KeyToDoor", kwargs={"frames": frames}
+    )
+    for frames in (60, 120, 250, 500)
+]

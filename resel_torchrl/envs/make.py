@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
-import numpy as np
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Discrete
 from torchrl.envs import GymWrapper, InitTracker, TransformedEnv
 
 from resel_torchrl._nearest import did_you_mean
-from resel_torchrl.envs import mujoco_pomdp
+from resel_torchrl.envs._support import log_mujoco_warnings
 from resel_torchrl.envs.registry import find_spec
-from resel_torchrl.envs.wrappers import CheckEpisode, MaskObservation, ScaleAction
+from resel_torchrl.envs.wrappers import CheckEpisode, fit_spaces
 
 __all__ = ["TaskInfo", "make_env", "make_gym", "task_info"]
 
@@ -58,7 +57,7 @@ def make_gym(task: str, *, horizon: int | None = None, **kwargs: Any) -> gymnasi
     if horizon is not None and horizon < 1:
         raise ValueError(f"expected a horizon of at least 1 step, got {horizon}")
     if "gymnasium.envs.mujoco" in str(spec.entry_point):
-        mujoco_pomdp.log_warnings()
+        log_mujoco_warnings()
     try:
         env = gymnasium.make(
             spec, max_episode_steps=horizon, disable_env_checker=True, **kwargs
@@ -72,41 +71,15 @@ def make_gym(task: str, *, horizon: int | None = None, **kwargs: Any) -> gymnasi
             f"the environment has no option {unknown[1]!r}."
             + did_you_mean(unknown[1], known)
         ) from error
-    horizon = horizon or spec.max_episode_steps or _own_horizon(task, env)
-    if not _is_float_vector(env.observation_space):
-        env = MaskObservation(env)
-    if isinstance(env.action_space, Box):
-        if not _is_unit_box(env.action_space):
-            env = ScaleAction(env)
-    elif not isinstance(env.action_space, Discrete) or env.action_space.start != 0:
-        raise ValueError(
-            f"expected actions that are a Box, or Discrete and counted from 0, but "
-            f"{task!r} has {env.action_space}; convert them in a wrapper of your own"
-        )
-    return CheckEpisode(env, horizon)
-
-
-def _own_horizon(task: str, env: gymnasium.Env) -> int:
-    """The longest episode of an environment that ends its episodes by itself."""
-    if not env.has_wrapper_attr("horizon"):
+    horizon = horizon or spec.max_episode_steps or _attribute(env, "horizon", None)
+    if horizon is None:
         env.close()
         raise ValueError(
             f"no horizon is known for {task!r}: it was registered without "
             "max_episode_steps, and has no attribute `horizon` of its own; give "
             "horizon=, the most steps of an episode"
         )
-    return env.get_wrapper_attr("horizon")
-
-
-def _is_float_vector(space: gymnasium.Space) -> bool:
-    return (
-        isinstance(space, Box) and len(space.shape) == 1 and space.dtype == np.float32
-    )
-
-
-def _is_unit_box(space: Box) -> bool:
-    unit = (space.low == -1).all() and (space.high == 1).all()
-    return bool(unit) and space.dtype == np.float32
+    return CheckEpisode(fit_spaces(env), horizon)
 
 
 def make_env(
@@ -132,9 +105,7 @@ def make_env(
         device: where the tensors are put; the CPU by default.
         **kwargs: as in :func:`make_gym`.
 
-    Raises:
-        ValueError: as in :func:`make_gym`.
-        ModuleNotFoundError: as in :func:`make_gym`.
+    Errors are those of :func:`make_gym`.
 
     Examples:
         >>> env = make_env("CartPole-P-v0", seed=0)
@@ -152,7 +123,7 @@ def make_env(
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """What must be known of a task to build an agent for it.
+    """Sizes of a task, and what a run records of it.
 
     Attributes:
         name: the task.
@@ -161,13 +132,12 @@ class TaskInfo:
         discrete: whether the actions are discrete.
         horizon: the largest number of steps of an episode.
         kept: the dimensions of the environment's own observation that are observed.
-        measures: what its episodes are measured by beside the return, by name: the keys
-            of ``info["measures"]`` at the step that ends an episode.
+        measures: names of what ``info["measures"]`` holds at the end of an episode.
         n_tasks: number of tasks that ``reset(options={"task": number})`` chooses from;
             0 for an environment that is one task.
         curriculum_options: options of ``reset`` that a curriculum may change.
-        facts: what a run records of it, in plain data: the horizon, ``kept``, and what
-            the environment's attribute ``facts`` holds, such as its task set.
+        facts: plain data for the record of a run: the horizon, ``kept``, and what the
+            environment's attribute ``facts`` holds, such as its task set.
 
     Examples:
         >>> info = task_info("Pendulum-V-v0")
@@ -191,15 +161,9 @@ _infos: dict[Hashable, TaskInfo] = {}
 
 
 def task_info(task: str, **kwargs: Any) -> TaskInfo:
-    """Sizes of a task. Makes the environment at the first call only, and closes it.
+    """Reads the sizes of a task from an environment made for it, once per process.
 
-    Args:
-        task: as in :func:`make_gym`.
-        **kwargs: as in :func:`make_gym`.
-
-    Raises:
-        ValueError: as in :func:`make_gym`.
-        ModuleNotFoundError: as in :func:`make_gym`.
+    Args and errors are those of :func:`make_gym`.
 
     Examples:
         >>> task_info("Pendulum-P-v0")  # doctest: +NORMALIZE_WHITESPACE
@@ -214,7 +178,7 @@ def task_info(task: str, **kwargs: Any) -> TaskInfo:
 
 
 def _frozen(value: Any) -> Hashable:
-    """A hashable stand-in: lists and mappings of a configuration become tuples."""
+    """A hashable stand-in for a value of a configuration."""
     if isinstance(value, Mapping):
         return tuple((key, _frozen(value[key])) for key in sorted(value))
     if isinstance(value, (list, tuple)):

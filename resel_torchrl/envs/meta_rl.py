@@ -3,7 +3,7 @@
 The paper's tasks (arXiv 2405.15384): ``AntDir-v0``, ``CheetahDir-v0`` and
 ``HalfCheetahVel-v0``, of two inner episodes of 200 steps, and ``Wind-v0``, of a single
 one of 75. An agent that remembers what the first inner episode showed does better in
-the second: no episode ends between them, so that an encoder's memory goes on.
+the second: no episode ends between them, so that its hidden state goes on.
 
 The direction of AntDir and CheetahDir is drawn anew for each trial. Wind and
 HalfCheetahVel have fixed sets of tasks, some to train and others to test on.
@@ -13,20 +13,18 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box
 from gymnasium.utils import RecordConstructorArgs
 
-from resel_torchrl.envs._support import whole_number
-from resel_torchrl.envs.dynamics import Split, TaskSet
-from resel_torchrl.envs.mujoco_pomdp import make_robot
+from resel_torchrl.envs._support import Reset, Step, make_mujoco_robot, whole_number
+from resel_torchrl.envs.dynamics import TaskSet
 
 __all__ = [
-    "HORIZON",
     "TASKS",
     "AntDirection",
     "CheetahDirection",
@@ -35,8 +33,6 @@ __all__ = [
     "Wind",
     "make",
 ]
-
-HORIZON = None  # a trial ends by itself; its attribute `horizon` is the longest one
 
 
 class Trial(gymnasium.Wrapper, RecordConstructorArgs):
@@ -118,18 +114,14 @@ class Trial(gymnasium.Wrapper, RecordConstructorArgs):
         self._steps = 0
         self._returns = [0.0]
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> Reset:
         """Starts a trial, see :meth:`gymnasium.Env.reset`."""
         observation, info = self.env.reset(seed=seed, options=options)
         self._steps = 0
         self._returns = [0.0]
         return self._flagged(observation, 0.0), {**info, "inner_episode": 0}
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> Step:
         """Makes one step, see :meth:`gymnasium.Env.step`.
 
         ``info["inner_episode"]`` is the number, from 0, of the inner episode to which
@@ -153,13 +145,8 @@ class Trial(gymnasium.Wrapper, RecordConstructorArgs):
                 adaptation = self._returns[-1] - self._returns[0]
                 values = [*self._returns, adaptation]
                 info["measures"] = dict(zip(self.measures, values, strict=True))
-        return (
-            self._flagged(observation, inner_end),
-            reward,
-            terminated,
-            truncated,
-            info,
-        )
+        observation = self._flagged(observation, inner_end)
+        return observation, reward, terminated, truncated, info
 
     def _flagged(self, observation: np.ndarray, flag: float) -> np.ndarray:
         if self.inner_episodes == 1:
@@ -170,20 +157,10 @@ class Trial(gymnasium.Wrapper, RecordConstructorArgs):
         return flagged
 
 
-_DIRECTIONS = ((-1.0,), (1.0,))
-
-
 class _HiddenGoal(gymnasium.Wrapper):
-    """A robot with a goal that is drawn at ``reset`` and never seen.
+    """A robot with a goal that is drawn at ``reset`` and never seen."""
 
-    Attributes:
-        factor: name of the goal in ``info["task"]``.
-        facts: the set of goals, in plain data.
-        n_tasks: number of goals, of which ``reset(options={"task": i})`` takes the
-            i-th.
-    """
-
-    factor: str
+    factor: str  # name of the goal in ``info["task"]``
 
     def __init__(self, env: gymnasium.Env, tasks: TaskSet) -> None:
         super().__init__(env)
@@ -194,9 +171,7 @@ class _HiddenGoal(gymnasium.Wrapper):
         self._data = env.unwrapped.data
         self._dt = env.unwrapped.dt
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> Reset:
         """Starts an episode with another goal, see :meth:`gymnasium.Env.reset`."""
         observation, info = self.env.reset(seed=seed)
         # After the state, so that the same seed gives the same start to every goal.
@@ -207,9 +182,7 @@ class _HiddenGoal(gymnasium.Wrapper):
         """Puts the robot back to a random start; the goal stays."""
         return self._observe(self.env.reset()[0])
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> Step:
         """Makes one step, see :meth:`gymnasium.Env.step`."""
         before = self._data.qpos[:2].copy()
         observation, _, terminated, truncated, info = self.env.step(action)
@@ -226,18 +199,17 @@ class _HiddenGoal(gymnasium.Wrapper):
         raise NotImplementedError
 
 
+def _two_directions() -> TaskSet:
+    return TaskSet(train=((-1.0,), (1.0,)), test=(), split="train")
+
+
 class AntDirection(_HiddenGoal):
     """An ant that is to walk into a hidden direction, of -1 or 1 radian.
 
     The reward is velocity · (cos, sin) of the direction - 0.5 |action|² - 5e-4 |contact
     forces, clipped to [-1, 1]|² + 1. The ant falls where the height of its torso leaves
-    [0.2, 1.0] m. It sees ``qpos`` without x and y (13) and ``qvel`` (14).
-
-    Args:
-        **kwargs: passed to Gymnasium's environment, such as ``render_mode``.
-
-    Raises:
-        ModuleNotFoundError: if MuJoCo is not installed.
+    [0.2, 1.0] m. It sees ``qpos`` without x and y (13) and ``qvel`` (14). Arguments are
+    those of Gymnasium's environment.
     """
 
     factor = "direction"
@@ -245,8 +217,8 @@ class AntDirection(_HiddenGoal):
     def __init__(self, **kwargs: Any) -> None:
         options = {"ctrl_cost_weight": 0.5, "contact_cost_weight": 5e-4}
         options["include_cfrc_ext_in_observation"] = False
-        env = make_robot("Ant", **{**options, **kwargs})
-        super().__init__(env, TaskSet(_DIRECTIONS, (), "train"))
+        env = make_mujoco_robot("Ant", **{**options, **kwargs})
+        super().__init__(env, _two_directions())
 
     def _paid(self, velocity: np.ndarray, info: dict[str, Any]) -> float:
         speed = velocity @ (math.cos(self._goal), math.sin(self._goal))
@@ -256,14 +228,13 @@ class AntDirection(_HiddenGoal):
 class _Cheetah(_HiddenGoal):
     """Sees ``qpos`` without x (8), ``qvel`` (9) and the torso's position (3).
 
-    The last is MuJoCo's ``xpos``, as in the field's environments; after a step it is
-    that of the last of the step's five substeps.
+    The last is MuJoCo's ``xpos``, as in the field's environments: after a step, that of
+    the last of its five substeps. Arguments are those of Gymnasium's environment.
     """
 
     def __init__(self, tasks: TaskSet, **kwargs: Any) -> None:
-        super().__init__(
-            make_robot("HalfCheetah", **{"ctrl_cost_weight": 0.05, **kwargs}), tasks
-        )
+        env = make_mujoco_robot("HalfCheetah", **{"ctrl_cost_weight": 0.05, **kwargs})
+        super().__init__(env, tasks)
         size = self.env.observation_space.shape[0] + 3
         self.observation_space = Box(-np.inf, np.inf, (size,), np.float64)
         self._torso = self._data.body("torso").xpos  # a view
@@ -275,20 +246,13 @@ class _Cheetah(_HiddenGoal):
 class CheetahDirection(_Cheetah):
     """A cheetah that is to run forward or backward, which is hidden.
 
-    The reward is direction · speed - 0.05 |action|², the direction -1 or 1. It sees
-    ``qpos`` without x (8), ``qvel`` (9) and the position of its torso (3).
-
-    Args:
-        **kwargs: passed to Gymnasium's environment, such as ``render_mode``.
-
-    Raises:
-        ModuleNotFoundError: if MuJoCo is not installed.
+    The reward is direction · speed - 0.05 |action|², the direction -1 or 1.
     """
 
     factor = "direction"
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(TaskSet(_DIRECTIONS, (), "train"), **kwargs)
+        super().__init__(_two_directions(), **kwargs)
 
     def _paid(self, velocity: np.ndarray, info: dict[str, Any]) -> float:
         return self._goal * velocity[0] + info["reward_ctrl"]
@@ -297,58 +261,21 @@ class CheetahDirection(_Cheetah):
 class CheetahVelocity(_Cheetah):
     """A cheetah that is to run at a hidden speed, between 0 and 3 m/s.
 
-    The reward is -|speed - target speed| - 0.05 |action|². It sees what
-    :class:`CheetahDirection` sees.
-
-    Args:
-        split: which tasks are played.
-        n_train: number of tasks to train on.
-        n_test: number of tasks to test on.
-        task_seed: seed from which both are drawn.
-        train_tasks: speeds ``[v]`` to train on, in place of drawn ones.
-        test_tasks: likewise to test on.
-        **kwargs: passed to Gymnasium's environment, such as ``render_mode``.
-
-    Raises:
-        ValueError: as :class:`resel_torchrl.envs.dynamics.TaskSet`.
-        ModuleNotFoundError: if MuJoCo is not installed.
+    The reward is -|speed - target speed| - 0.05 |action|². Arguments are also those of
+    :meth:`TaskSet.make`, for tasks ``[speed]``.
     """
 
     factor = "target_speed"
 
-    def __init__(
-        self,
-        *,
-        split: Split = "train",
-        n_train: int = 100,
-        n_test: int = 20,
-        task_seed: int = 0,
-        train_tasks: Sequence[Sequence[float]] | None = None,
-        test_tasks: Sequence[Sequence[float]] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, n_train: int = 100, **kwargs: Any) -> None:
+        options = {name: kwargs.pop(name) for name in TaskSet.OPTIONS if name in kwargs}
         tasks = TaskSet.make(
-            lambda generator: [generator.uniform(0.0, 3.0)],
-            split=split,
-            n_train=n_train,
-            n_test=n_test,
-            task_seed=task_seed,
-            train_tasks=train_tasks,
-            test_tasks=test_tasks,
+            lambda generator: [generator.uniform(0.0, 3.0)], n_train=n_train, **options
         )
         super().__init__(tasks, **kwargs)
 
     def _paid(self, velocity: np.ndarray, info: dict[str, Any]) -> float:
         return info["reward_ctrl"] - abs(velocity[0] - self._goal)
-
-
-GOAL = (0.0, 1.0)
-
-
-GOAL_RADIUS = 0.03
-
-
-STRONGEST = 0.08
 
 
 class Wind(gymnasium.Env):
@@ -357,63 +284,27 @@ class Wind(gymnasium.Env):
     Each step adds the action, each coordinate of it clipped to [-0.1, 0.1], and the
     wind to the position, which is the observation. The reward is 1 where the point is
     then within ``radius`` of (0, 1), else 0. The wind is that of the task, drawn from
-    [-0.08, 0.08]² and the same in all of an episode. An episode has no end of its own:
-    see :class:`resel_torchrl.envs.meta_rl.Trial`.
+    [-0.08, 0.08]² and the same in all of an episode. :class:`Trial` ends the episode.
 
     Random moves hardly ever come so near. ``reset(options={"radius": r})`` makes the
     goal of one episode larger, which a curriculum may use.
 
     Args:
         radius: of the goal.
-        split: which tasks are played.
-        n_train: number of tasks to train on.
-        n_test: number of tasks to test on.
-        task_seed: seed from which both are drawn.
-        train_tasks: winds ``[x, y]`` to train on, in place of drawn ones.
-        test_tasks: likewise to test on.
-
-    Attributes:
-        n_tasks: number of tasks in the split.
-        facts: the set of tasks, in plain data.
-        curriculum_options: ``("radius",)``.
+        **tasks: the arguments of :meth:`TaskSet.make` but ``draw``, for tasks
+            ``[x, y]``.
 
     Raises:
-        ValueError: if a radius is no finite number above 0; and as
-            :class:`resel_torchrl.envs.dynamics.TaskSet`.
-
-    Examples:
-        >>> env = Wind(train_tasks=[[0.05, 0.0]])
-        >>> observation, info = env.reset(seed=0)
-        >>> observation, info["task"]
-        (array([0., 0.], dtype=float32), {'wind_x': 0.05, 'wind_y': 0.0})
-        >>> env.step(np.float32([0.0, 0.1]))[0]
-        array([0.05, 0.1 ], dtype=float32)
+        ValueError: if a radius is no finite number above 0; and as :class:`TaskSet`.
     """
 
     observation_space = Box(-np.inf, np.inf, (2,), np.float32)
     action_space = Box(-0.1, 0.1, (2,), np.float32)
-
     curriculum_options = ("radius",)
 
-    def __init__(
-        self,
-        *,
-        radius: float = GOAL_RADIUS,
-        split: Split = "train",
-        n_train: int = 40,
-        n_test: int = 20,
-        task_seed: int = 0,
-        train_tasks: Sequence[Sequence[float]] | None = None,
-        test_tasks: Sequence[Sequence[float]] | None = None,
-    ) -> None:
+    def __init__(self, *, radius: float = 0.03, **tasks: Any) -> None:
         self._tasks = TaskSet.make(
-            lambda generator: generator.uniform(-STRONGEST, STRONGEST, 2),
-            split=split,
-            n_train=n_train,
-            n_test=n_test,
-            task_seed=task_seed,
-            train_tasks=train_tasks,
-            test_tasks=test_tasks,
+            lambda generator: generator.uniform(-0.08, 0.08, 2), **tasks
         )
         self.n_tasks = len(self._tasks.tasks)
         self.facts = self._tasks.facts()
@@ -421,9 +312,7 @@ class Wind(gymnasium.Env):
         self._wind = np.zeros(2)
         self._position = np.zeros(2)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> Reset:
         """Takes a task, that of number ``options["task"]`` or a random one."""
         super().reset(seed=seed)
         self._radius = _checked_radius((options or {}).get("radius", self.radius))
@@ -435,13 +324,11 @@ class Wind(gymnasium.Env):
         self._position = np.zeros(2)
         return self._position.astype(np.float32)
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> Step:
         """Moves the point, see :meth:`gymnasium.Env.step`."""
         action = np.asarray(action, np.float64)
         self._position = self._position + np.clip(action, -0.1, 0.1) + self._wind
-        distance = np.hypot(*(self._position - GOAL))
+        distance = np.hypot(*(self._position - (0.0, 1.0)))
         reward = float(distance <= self._radius)
         observation = self._position.astype(np.float32)
         return observation, reward, False, False, self._info()
@@ -466,26 +353,14 @@ def make(
     inner_reset_observation: Literal["start", "last"] = "start",
     **kwargs: Any,
 ) -> gymnasium.Env:
-    """Makes a trial.
+    """Makes a trial of ``"Wind"``, ``"AntDirection"``, or of either cheetah.
 
-    Args:
-        system: ``"Wind"``, ``"AntDirection"``, ``"CheetahDirection"`` or
-            ``"CheetahVelocity"``.
-        inner_episodes: as of :class:`Trial`.
-        inner_steps: as of :class:`Trial`.
-        inner_reset_observation: as of :class:`Trial`.
-        **kwargs: passed to the environment within, such as ``split``.
-
-    Returns:
-        The environment, without time limit.
+    Arguments are those of :class:`Trial`; others are passed to the environment within,
+    such as ``split``.
 
     Raises:
         ValueError: as :class:`Trial`, and as the environment within.
         ModuleNotFoundError: if the simulator is not installed.
-
-    Examples:
-        >>> make("Wind", inner_episodes=1, inner_steps=75, split="test").horizon
-        75
     """
     if system not in _SYSTEMS:
         raise ValueError(
@@ -504,11 +379,16 @@ _SYSTEMS = {
     for system in (Wind, AntDirection, CheetahDirection, CheetahVelocity)
 }
 
-_TWICE = {"inner_episodes": 2, "inner_steps": 200}
-
-TASKS: dict[str, dict[str, Any]] = {
-    "AntDir-v0": {"system": "AntDirection", **_TWICE},
-    "CheetahDir-v0": {"system": "CheetahDirection", **_TWICE},
-    "HalfCheetahVel-v0": {"system": "CheetahVelocity", **_TWICE},
-    "Wind-v0": {"system": "Wind", "inner_episodes": 1, "inner_steps": 75},
-}
+TASKS = [
+    EnvSpec(
+        f"{name}-v0",
+        f"{__name__}:make",
+        kwargs={"system": system, "inner_episodes": episodes, "inner_steps": steps},
+    )
+    for name, system, episodes, steps in (
+        ("AntDir", "AntDirection", 2, 200),
+        ("CheetahDir", "CheetahDirection", 2, 200),
+        ("HalfCheetahVel", "CheetahVelocity", 2, 200),
+        ("Wind", "Wind", 1, 75),
+    )
+]

@@ -14,21 +14,17 @@ from resel_torchrl.envs import (
     dm_control,
     dynamics,
     key_to_door,
-    light_pomdp,
     meta_rl,
-    mujoco_pomdp,
     t_maze,
 )
 
 __all__ = ["find_spec", "register_tasks", "task_names"]
 
-#: One module a family: it has ``TASKS`` (name -> arguments of ``make``), ``make`` and
-#: ``HORIZON``, the time limit at which an episode is truncated; None for environments
-#: that end their episodes themselves and have an attribute ``horizon``.
+#: One module a family, with a list ``TASKS`` of Gymnasium's specs. A spec without
+#: ``max_episode_steps`` is of an environment that ends its episodes itself and has an
+#: attribute ``horizon``.
 FAMILIES = (
     classic_pomdp,
-    light_pomdp,
-    mujoco_pomdp,
     dynamics,
     meta_rl,
     key_to_door,
@@ -47,7 +43,7 @@ def task_names() -> list[str]:
         >>> "HopperBLT-V-v0" in task_names()
         True
     """
-    return [name for family in FAMILIES for name in family.TASKS]
+    return [spec.id for family in FAMILIES for spec in family.TASKS]
 
 
 def register_tasks() -> None:
@@ -62,14 +58,8 @@ def register_tasks() -> None:
         200
     """
     for family in FAMILIES:
-        for name, kwargs in family.TASKS.items():
-            if name not in gymnasium.registry:
-                gymnasium.register(
-                    id=name,
-                    entry_point=f"{family.__name__}:make",
-                    max_episode_steps=family.HORIZON,
-                    kwargs=kwargs,
-                )
+        for spec in family.TASKS:
+            gymnasium.registry.setdefault(spec.id, spec)
 
 
 def find_spec(task: str) -> EnvSpec:
@@ -82,7 +72,6 @@ def find_spec(task: str) -> EnvSpec:
         ValueError: if there is no such task; the message lists the nearest names.
 
     Examples:
-        >>> import resel_torchrl.envs
         >>> find_spec("Pendulum-V-v0").max_episode_steps
         200
         >>> find_spec("Pendulum-W-v0")

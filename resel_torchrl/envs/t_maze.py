@@ -7,18 +7,17 @@ clock of the task ends an episode, as a terminal.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete
 
-from resel_torchrl.envs._support import episode_value, whole_number
+from resel_torchrl.envs._support import Reset, Step, episode_value, whole_number
 
-__all__ = ["HORIZON", "TASKS", "TMaze", "make"]
+__all__ = ["TASKS", "TMaze"]
 
-HORIZON = None  # TMaze ends its episodes itself
 #: (x, y) of the actions east, up, west, down.
 _MOVES = ((1, 0), (0, 1), (-1, 0), (0, -1))
 
@@ -88,9 +87,7 @@ class TMaze(gymnasium.Env):
     def _steps_of(self, length: int) -> int:
         return length + 2 * self._sign_distance + 1
 
-    def reset(
-        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> Reset:
         """Starts an episode, see :meth:`gymnasium.Env.reset`."""
         super().reset(seed=seed)
         length = episode_value(options, "length", self.length)
@@ -102,9 +99,7 @@ class TMaze(gymnasium.Env):
         self._sign_seen = False
         return self._observation(), self._info()
 
-    def step(
-        self, action: int | np.ndarray
-    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: int | np.ndarray) -> Step:
         """Makes one step, see :meth:`gymnasium.Env.step`."""
         self._steps += 1
         dx, dy = _MOVES[self._move(action)]
@@ -144,20 +139,10 @@ class TMaze(gymnasium.Env):
         return {"task": {"goal": float(self._goal)}}
 
 
-def make(**kwargs: Any) -> gymnasium.Env:
-    """Makes a T-Maze.
-
-    Args:
-        **kwargs: of :class:`TMaze`.
-
-    Examples:
-        >>> make(length=20, active=True).horizon
-        23
-    """
-    return TMaze(**kwargs)
-
-
-TASKS: dict[str, dict[str, Any]] = {
-    "TMaze-Passive-v0": {"length": 50, "active": False},
-    "TMaze-Active-v0": {"length": 20, "active": True},
-}
+TASKS = [
+    EnvSpec(f"TMaze-{name}-v0", f"{__name__}:TMaze", kwargs=kwargs)
+    for name, kwargs in (
+        ("Passive", {"length": 50, "active": False}),
+        ("Active", {"length": 20, "active": True}),
+    )
+]

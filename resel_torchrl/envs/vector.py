@@ -40,7 +40,7 @@ def vectorize(
         A Gymnasium ``SyncVectorEnv`` or ``AsyncVectorEnv``.
 
     Raises:
-        ValueError: if there is none, the way is unknown, or their spaces differ.
+        ValueError: if there is none, the vectorization is unknown, or spaces differ.
 
     Examples:
         >>> import functools
@@ -104,9 +104,9 @@ def _context() -> str:
 
 
 class _Processes(AsyncVectorEnv):
-    """Answers where its processes have died, and always ends them.
+    """Raises where a process has died, and kills those that are left.
 
-    They hold SIGTERM back, by which Gymnasium and Python end what is left.
+    They hold SIGTERM back, by which Gymnasium and Python end them.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -115,19 +115,19 @@ class _Processes(AsyncVectorEnv):
         Finalize(self, _kill, args=(self.processes,), exitpriority=100)
 
     def reset_wait(self, timeout: float | None = None) -> tuple[Any, ...]:
-        with self._deaths_told():
+        with self._deaths_raised():
             return super().reset_wait(timeout)
 
     def step_async(self, actions: Any) -> None:
-        with self._deaths_told():
+        with self._deaths_raised():
             super().step_async(actions)
 
     def step_wait(self, timeout: float | None = None) -> tuple[Any, ...]:
-        with self._deaths_told():
+        with self._deaths_raised():
             return super().step_wait(timeout)
 
     @contextlib.contextmanager
-    def _deaths_told(self) -> Iterator[None]:
+    def _deaths_raised(self) -> Iterator[None]:
         try:
             yield
         except (EOFError, ConnectionError) as error:

@@ -1,8 +1,7 @@
 """Gymnasium wrappers that turn an environment into a task.
 
-Each does one thing and adds about a microsecond to a step: :class:`MaskObservation`
-hides dimensions, :class:`ScaleAction` brings actions to [-1, 1], and
-:class:`CheckEpisode` stops a run on what would otherwise spoil its data unseen.
+:func:`fit_spaces` says what spaces an environment may have, and wraps it where they are
+not yet what an agent takes. Each wrapper adds about a microsecond to a step.
 """
 
 from __future__ import annotations
@@ -14,20 +13,39 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Discrete
 from gymnasium.utils import RecordConstructorArgs
 
-__all__ = ["CheckEpisode", "MaskObservation", "ScaleAction"]
+from resel_torchrl.envs._support import Reset, Step
+from resel_torchrl.errors import HorizonExceededError
+
+__all__ = ["CheckEpisode", "MaskObservation", "ScaleAction", "fit_spaces"]
 
 
-def _flat_box(env: gymnasium.Env) -> Box:
-    space = env.observation_space
-    if not isinstance(space, Box) or len(space.shape) != 1:
+def fit_spaces(env: gymnasium.Env) -> gymnasium.Env:
+    """Wraps an environment so that its spaces are those that an agent takes.
+
+    Returns:
+        The environment with float32 observations ``[n]`` and actions that are float32,
+        of any shape, in [-1, 1], or integers counted from 0.
+
+    Raises:
+        ValueError: if its observations are no vectors, or its actions neither a bounded
+            ``Box`` nor ``Discrete``.
+    """
+    observed, actions = env.observation_space, env.action_space
+    vector = isinstance(observed, Box) and len(observed.shape) == 1
+    if not vector or observed.dtype != np.float32:
+        env = MaskObservation(env)
+    if isinstance(actions, Box):
+        unit = (actions.low == -1).all() and (actions.high == 1).all()
+        return env if unit and actions.dtype == np.float32 else ScaleAction(env)
+    if not isinstance(actions, Discrete) or actions.start != 0:
         raise ValueError(
-            f"expected observations of one dimension (a Box of shape (n,)), but {env} "
-            f"has {space}; wrap it in gymnasium.wrappers.FlattenObservation"
+            "expected actions that are a Box, or Discrete and counted from 0, but "
+            f"{env} has {actions}; convert them in a wrapper of your own"
         )
-    return space
+    return env
 
 
 class MaskObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
@@ -39,7 +57,7 @@ class MaskObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
             in which they are to appear; ``None`` shows all.
 
     Attributes:
-        kept: the dimensions shown, a tuple of int.
+        kept: the dimensions that are shown.
 
     Raises:
         ValueError: if no dimension is kept, one is out of range or named twice, or
@@ -61,7 +79,12 @@ dimensions, numbered 0 to 2
     def __init__(self, env: gymnasium.Env, kept: Sequence[int] | None = None):
         RecordConstructorArgs.__init__(self, kept=kept)
         super().__init__(env)
-        space = _flat_box(env)
+        space = env.observation_space
+        if not isinstance(space, Box) or len(space.shape) != 1:
+            raise ValueError(
+                "expected observations of one dimension (a Box of shape (n,)), but "
+                f"{env} has {space}; wrap it in gymnasium.wrappers.FlattenObservation"
+            )
         size = space.shape[0]
         self.kept = _checked_dimensions(range(size) if kept is None else kept, size)
         self._index = np.array(self.kept)
@@ -140,22 +163,20 @@ class ScaleAction(gymnasium.ActionWrapper, RecordConstructorArgs):
 
 
 class CheckEpisode(gymnasium.Wrapper, RecordConstructorArgs):
-    """Raises where an environment would hand out data that spoils a run.
+    """Stops on data that would spoil a run.
 
     That is: a NaN or infinite observation, reward or action; an episode that goes on
-    past its horizon; a step after the end of an episode. Errors name the task, the
-    step within the episode, and the seed from which it can be repeated.
+    past its horizon; a step after the end of an episode. Errors name the task, the step
+    within the episode, and the seed from which it can be repeated.
 
     Args:
         env: environment with float observations.
         horizon: the largest number of steps an episode may have; ``None`` for any.
 
-    Attributes:
-        horizon: the same.
-
     Raises:
         FloatingPointError: from ``reset`` or ``step``, on a value that is not finite.
-        RuntimeError: from ``step``, past the horizon or the end of the episode.
+        HorizonExceededError: from ``step``, past the horizon.
+        RuntimeError: from ``step``, past the end of the episode.
 
     Examples:
         >>> import gymnasium, numpy as np
@@ -180,9 +201,7 @@ expected finite numbers, got [nan]; check the policy
         self._steps = 0
         self._over = False
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> Reset:
         """Starts an episode, see :meth:`gymnasium.Env.reset`."""
         if seed is None:
             self._episode += 1
@@ -191,13 +210,13 @@ expected finite numbers, got [nan]; check the policy
         self._steps, self._over = 0, False
         observation, info = self.env.reset(seed=seed, options=options)
         if not np.isfinite(observation).all():
-            raise FloatingPointError(self._non_finite("observation", observation))
+            raise self._non_finite("observation", observation)
         return observation, info
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> Step:
         """Makes one step, see :meth:`gymnasium.Env.step`."""
         if self._over or self._steps >= self._last_step:
-            raise RuntimeError(self._past_end())
+            raise self._past_end()
         self._steps += 1
         if self._continuous and not np.isfinite(action).all():
             raise FloatingPointError(
@@ -207,9 +226,9 @@ expected finite numbers, got [nan]; check the policy
         observation, reward, terminated, truncated, info = self.env.step(action)
         reward = float(reward)
         if not math.isfinite(reward):
-            raise FloatingPointError(self._non_finite("reward", reward))
+            raise self._non_finite("reward", reward)
         if not np.isfinite(observation).all():
-            raise FloatingPointError(self._non_finite("observation", observation))
+            raise self._non_finite("observation", observation)
         self._over = terminated or truncated
         return observation, reward, terminated, truncated, info
 
@@ -219,20 +238,20 @@ expected finite numbers, got [nan]; check the policy
         later = f", {self._episode} resets later" if self._episode else ""
         return f"step {self._steps} (seed {self._seed}{later})"
 
-    def _non_finite(self, what: str, value: Any) -> str:
-        return (
+    def _non_finite(self, what: str, value: Any) -> FloatingPointError:
+        return FloatingPointError(
             f"{self._name} returned a non-finite {what} at {self._where()}: expected "
             f"finite numbers, got {value}; the simulation has become unstable or the "
             f"environment has a fault, repeat the episode from this seed to see which"
         )
 
-    def _past_end(self) -> str:
+    def _past_end(self) -> RuntimeError:
         if self._over:
-            return (
+            return RuntimeError(
                 f"step() was called after the episode of {self._name} had ended at "
                 f"{self._where()}: call reset() first"
             )
-        return (
+        return HorizonExceededError(
             f"an episode of {self._name} is longer than the horizon of "
             f"{self._last_step} steps, at {self._where()}: give a larger horizon, or "
             f"let the environment end its episodes (gymnasium.wrappers.TimeLimit)"

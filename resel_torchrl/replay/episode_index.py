@@ -6,8 +6,217 @@ from typing import Any
 
 import numpy as np
 import torch
-from tensordict import NestedKey
+from tensordict import NestedKey, TensorDictBase
 from torchrl.data.replay_buffers.storages import Storage, TensorStorage
+
+
+class StorageIndex:
+    """The whole episodes of one storage, followed from write to write.
+
+    A sampler is told which slots a write went to, not what was written, so :meth:`note`
+    only counts, and :meth:`refresh`, which is given the storage, reads the flags of
+    what was written since, and of nothing else. The storage counts its own mutations;
+    if there were more than were noted (edits in place, another writer, a sampler
+    attached late), the index is read anew.
+
+    Where the transition before the oldest one is gone unread, an episode at the oldest
+    one is indexed only if its start flag is stored.
+
+    Args:
+        done_key (NestedKey): end-of-episode flag in the storage.
+        init_key (NestedKey): start-of-episode flag, read if it is stored.
+
+    Attributes:
+        episodes (EpisodeIndex): the episodes, as of the last :meth:`refresh`.
+
+    Examples:
+        >>> from tensordict import TensorDict
+        >>> from torchrl.data import LazyTensorStorage
+        >>> storage, index = LazyTensorStorage(4), StorageIndex("done")
+        >>> for slots in (torch.tensor([0, 1, 2]), torch.tensor([3, 0])):
+        ...     done = torch.arange(len(slots)) == len(slots) - 1
+        ...     storage.set(slots, TensorDict({"done": done}, [len(slots)]))
+        ...     index.note(slots)
+        >>> index.refresh(storage)
+        >>> index.episodes.starts.tolist(), index.episodes.lengths.tolist()
+        ([3], [2])
+    """
+
+    def __init__(self, done_key: NestedKey, init_key: NestedKey = "is_init") -> None:
+        self.done_key = done_key
+        self.init_key = init_key
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets everything, as an emptied storage does."""
+        self.episodes = EpisodeIndex()
+        self._written = 0  # position after the last transition written
+        self._last_slot: int | None = None  # of the last transition written
+        self._writes = 0  # since the last refresh
+        self._revision: int | None = None  # of the storage at that time
+        self._cursor: int | None = None  # the storage's own record of the last slot
+
+    def note(self, slots: torch.Tensor) -> None:
+        """Takes note of one write, to slots ``[n]`` that are consecutive in the ring.
+
+        Raises:
+            ValueError: if there are more of them than the storage holds.
+            RuntimeError: if they do not follow on what was written before.
+        """
+        if not slots.numel():
+            return
+        if slots.ndim != 1:
+            raise RuntimeError(_ONE_DIMENSIONAL.format(slots.shape[-1]))
+        count, first, last = slots.numel(), int(slots[0]), int(slots[-1])
+        wraps = last != first + count - 1
+        if wraps and (capacity := int(slots.max()) + 1) < count:
+            raise ValueError(
+                f"Expected episodes that fit the storage of {capacity} transitions, "
+                f"got {count} at once: make the storage at least as large as the "
+                "longest episode."
+            )
+        follows = self._last_slot is None or first in (0, self._last_slot + 1)
+        if not follows or (wraps and last >= first):
+            raise RuntimeError(
+                "Expected transitions written one after another around the storage, "
+                f"got slots {first} to {last} after slot {self._last_slot}: use the "
+                "default round-robin writer, in one process."
+            )
+        self._written += count
+        self._last_slot = self._cursor = last
+        self._writes += 1
+
+    def refresh(self, storage: Storage) -> None:
+        """Reads the flags of the transitions written since the last call.
+
+        Raises:
+            RuntimeError: if the kind of storage is not supported, or a full one was
+                restored without this index.
+            KeyError: if the storage has no end-of-episode flag.
+            ValueError: if an episode is longer than the storage, the data is not flat,
+                or start flags are not where episodes begin.
+        """
+        if not isinstance(storage, TensorStorage):
+            raise RuntimeError(
+                "Expected a tensor storage, such as LazyTensorStorage, got "
+                f"{type(storage).__name__}."
+            )
+        if storage.ndim != 1:
+            raise RuntimeError(_ONE_DIMENSIONAL.format(storage.ndim))
+        capacity, revision = storage.max_size, storage._mutation_revision
+        known = self._revision is None or revision == self._revision + self._writes
+        if not known or not self._agrees_with(storage):
+            self._restart(storage)
+        oldest = max(self._written - capacity, 0)
+        if self.episodes.position < oldest:
+            self.episodes.skip_to(oldest)
+        if self.episodes.position < self._written:
+            done, is_init = self._read(storage, self.episodes.position % capacity)
+            self.episodes.advance(done, is_init, capacity)
+        self.episodes.drop_before(oldest)
+        self._revision, self._writes = revision, 0
+        self._cursor = storage._last_cursor_index
+
+    def explain_empty(self, storage: Storage) -> str:
+        """Why there is no whole episode, and what to do, as an error message."""
+        expected = "Expected at least one whole episode to sample from, got "
+        if not len(storage):
+            return f"{expected}an empty buffer: extend it first."
+        if storage._is_full:
+            return (
+                f"{expected}a full storage of {storage.max_size} transitions without "
+                "one: make it at least as large as the longest episode, better many "
+                "times that."
+            )
+        return (
+            f"{expected}{len(storage)} transitions of unfinished episodes: an episode "
+            f"counts once its last transition, with {self.done_key!r} set, is written."
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that is not read from the storage."""
+        return {
+            "episodes": self.episodes.state_dict(),
+            "written": self._written,
+            "last_slot": self._last_slot,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what :meth:`state_dict` returned; the storage must match."""
+        self.clear()
+        self.episodes.load_state_dict(state["episodes"])
+        self._written = state["written"]
+        self._last_slot = state["last_slot"]
+
+    def _agrees_with(self, storage: Storage) -> bool:
+        if min(self._written, storage.max_size) != len(storage):
+            return False
+        return not self._written or (
+            self._last_slot == (self._written - 1) % storage.max_size
+        )
+
+    def _restart(self, storage: Storage) -> None:
+        """Begins the index again from what the storage holds."""
+        last, full = self._last_slot, storage._is_full
+        if not full:
+            last = len(storage) - 1
+        elif storage._last_cursor_index != self._cursor:
+            # There were writes that were not noted. (A storage that was restored may
+            # not know its last slot, which the saved index does.)
+            last = storage._last_cursor_index
+        if last is None:
+            raise RuntimeError(
+                "Expected to know which transition of the full storage was written "
+                "last, got a storage that was loaded without its sampler: restore both "
+                "with ReplayBuffer.loads or load_state_dict."
+            )
+        # A full storage's oldest transition may lie within an episode: only a start
+        # flag on it makes it the first of one.
+        self._written = last + 1 + (storage.max_size if full else 0)
+        self._last_slot = last if self._written else None
+        self.episodes.clear(*((last + 1, -1) if full else (0, 0)))
+
+    def _read(
+        self, storage: Storage, slot: int
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Done and start flags ``[n]`` from ``slot`` to the last transition written."""
+        stop = self._last_slot + 1
+        pieces = [slice(slot, stop)]
+        if slot >= stop:
+            pieces = [slice(slot, storage.max_size), slice(0, stop)]
+        transitions = [storage.get(piece) for piece in pieces]
+        done, is_init = (
+            [
+                _flags(piece, key)
+                for piece in transitions
+                if piece.get(key, None) is not None
+            ]
+            for key in (self.done_key, self.init_key)
+        )
+        if not done:
+            raise KeyError(
+                f"Expected the end-of-episode flag {self.done_key!r} in the storage: "
+                "store it, or pass the done_key that it has."
+            )
+        return np.concatenate(done), np.concatenate(is_init) if is_init else None
+
+
+_ONE_DIMENSIONAL = (
+    "Expected a storage with one dimension, time, got {}: write each finished episode "
+    "with one extend."
+)
+
+
+def _flags(transitions: TensorDictBase, key: NestedKey) -> np.ndarray:
+    flags = transitions.get(key)
+    if flags.numel() != len(flags):
+        raise ValueError(
+            f"Expected one transition in each slot, with {key!r} of shape [n] or "
+            f"[n, 1], got {list(flags.shape)}: write each finished episode, [T], with "
+            "one extend. (Data of several environments, [n, T], is to be split into "
+            "episodes first.)"
+        )
+    return flags.reshape(-1).bool().cpu().numpy()
 
 
 class EpisodeIndex:
@@ -21,6 +230,8 @@ class EpisodeIndex:
     were written in turns, part by part, would be taken for one episode.
 
     Attributes:
+        starts (np.ndarray): first positions, int64 ``[len(self)]``, ascending.
+        lengths (np.ndarray): lengths in transitions, int64 ``[len(self)]``.
         position (int): everything before it has been read.
         open_start (int): first position of the episode in progress; −1 where that
             transition is no longer known, until the next done or start flag.
@@ -44,60 +255,24 @@ class EpisodeIndex:
         self.clear()
 
     def clear(self, position: int = 0, open_start: int = 0) -> None:
-        """Forgets every episode and starts again at ``position``.
-
-        Args:
-            position (int): first position that will be read next.
-            open_start (int): where the episode in progress began, −1 if unknown.
-
-        Examples:
-            >>> index = EpisodeIndex()
-            >>> index.clear(position=5, open_start=-1)
-            >>> len(index), index.position
-            (0, 5)
-        """
-        self._start = np.empty(64, dtype=np.int64)
-        self._length = np.empty(64, dtype=np.int64)
-        self._head = self._tail = 0
+        """Forgets every episode and starts again at ``position``."""
+        self.starts = self.lengths = np.empty(0, dtype=np.int64)
         self.transitions = 0
         self.position = position
         self.open_start = open_start
 
     def __len__(self) -> int:
-        return self._tail - self._head
-
-    @property
-    def starts(self) -> np.ndarray:
-        """First positions, ``[len(self)]`` int64, ascending (a view)."""
-        return self._start[self._head : self._tail]
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Lengths in transitions, ``[len(self)]`` int64 (a view)."""
-        return self._length[self._head : self._tail]
+        return len(self.starts)
 
     def advance(
         self, done: np.ndarray, is_init: np.ndarray | None, capacity: int
     ) -> None:
-        """Reads the flags of the next ``n`` transitions.
-
-        Args:
-            done (np.ndarray): end-of-episode flags, bool ``[n]``.
-            is_init (np.ndarray or None): start-of-episode flags, bool ``[n]``.
-            capacity (int): transitions that the ring holds.
+        """Reads the flags of the next ``n`` transitions, bool ``[n]``.
 
         Raises:
             ValueError: if an episode is longer than ``capacity``, or a start flag is
                 inside an unfinished episode or missing after a finished one; nothing
                 is changed.
-
-        Examples:
-            >>> index = EpisodeIndex()
-            >>> index.advance(np.array([False] * 9), None, capacity=8)
-            Traceback (most recent call last):
-            ...
-            ValueError: Expected episodes that fit the storage of 8 transitions, got \
-one of at least 9: make the storage at least as large as the longest episode.
         """
         open_start = self.open_start
         if is_init is not None and len(done):
@@ -127,18 +302,51 @@ one of at least 9: make the storage at least as large as the longest episode.
         self._append(starts, lengths)
         self.position, self.open_start = position, open_start
 
+    def skip_to(self, position: int) -> None:
+        """Passes over transitions that were overwritten before they were read."""
+        self.position, self.open_start = position, -1
+
+    def drop_before(self, position: int) -> None:
+        """Drops every episode that begins before ``position``, whole."""
+        leaving = int(np.searchsorted(self.starts, position))
+        if leaving:
+            self.transitions -= int(self.lengths[:leaving].sum())
+            self.starts = self.starts[leaving:]
+            self.lengths = self.lengths[leaving:]
+        if 0 <= self.open_start < position:
+            self.open_start = -1
+
+    def state_dict(self) -> dict[str, Any]:
+        """The index as tensors and integers (copies)."""
+        return {
+            "starts": torch.from_numpy(self.starts.copy()),
+            "lengths": torch.from_numpy(self.lengths.copy()),
+            "position": self.position,
+            "open_start": self.open_start,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what :meth:`state_dict` returned."""
+        self.clear(state["position"], state["open_start"])
+        self._append(state["starts"].cpu().numpy(), state["lengths"].cpu().numpy())
+
+    def _append(self, starts: np.ndarray, lengths: np.ndarray) -> None:
+        self.starts = np.concatenate([self.starts, starts])
+        self.lengths = np.concatenate([self.lengths, lengths])
+        self.transitions += int(lengths.sum())
+
     def _check_starts(self, done: np.ndarray, is_init: np.ndarray) -> None:
         starts = np.empty_like(done)
         starts[1:] = done[:-1]
-        # Of an episode whose start is no longer known, any row may be the first.
+        # Of an episode whose start is no longer known, any may be the first.
         unknown = self.open_start < 0
         starts[0] = is_init[0] if unknown else self.open_start == self.position
         wrong = np.flatnonzero(starts != is_init)
         if not len(wrong):
             return
-        row = int(wrong[0])
-        where = f"transition {self.position + row} (counted from 0 as written)"
-        if is_init[row]:
+        first = int(wrong[0])
+        where = f"transition {self.position + first} (counted from 0 as written)"
+        if is_init[first]:
             raise ValueError(
                 f"Expected episodes one after another, got the start of one at {where} "
                 "inside another that has not ended: write each finished episode with "
@@ -152,332 +360,3 @@ one of at least 9: make the storage at least as large as the longest episode.
             "elsewhere. Write each finished episode with one extend, or leave the "
             "start flags out. Empty the buffer first."
         )
-
-    def skip_to(self, position: int) -> None:
-        """Passes over transitions that were overwritten before they were read.
-
-        Args:
-            position (int): the oldest position that still exists.
-
-        Examples:
-            >>> index = EpisodeIndex()
-            >>> index.skip_to(3)
-            >>> index.position, index.open_start
-            (3, -1)
-        """
-        self.position, self.open_start = position, -1
-
-    def drop_before(self, position: int) -> None:
-        """Drops every episode that begins before ``position``, whole.
-
-        Args:
-            position (int): the oldest position that still exists.
-
-        Examples:
-            >>> index = EpisodeIndex()
-            >>> index.advance(np.array([False, True, True]), None, capacity=3)
-            >>> index.drop_before(1)
-            >>> index.starts.tolist(), index.lengths.tolist()
-            ([2], [1])
-        """
-        leaving = int(np.searchsorted(self.starts, position))
-        if leaving:
-            self.transitions -= int(self.lengths[:leaving].sum())
-            self._head += leaving
-        if 0 <= self.open_start < position:
-            self.open_start = -1
-
-    def _append(self, starts: np.ndarray, lengths: np.ndarray) -> None:
-        n = len(starts)
-        if self._tail + n > len(self._start):
-            # Twice the live part: the moves cost O(1) per episode on average.
-            size = max(64, 2 * (len(self) + n))
-            for name in ("_start", "_length"):
-                moved = np.empty(size, dtype=np.int64)
-                moved[: len(self)] = getattr(self, name)[self._head : self._tail]
-                setattr(self, name, moved)
-            self._head, self._tail = 0, len(self)
-        self._start[self._tail : self._tail + n] = starts
-        self._length[self._tail : self._tail + n] = lengths
-        self._tail += n
-        self.transitions += int(lengths.sum())
-
-    def state_dict(self) -> dict[str, Any]:
-        """The index as tensors and integers (copies).
-
-        Examples:
-            >>> index = EpisodeIndex()
-            >>> index.advance(np.array([False, True]), None, capacity=3)
-            >>> index.state_dict()["lengths"]
-            tensor([2])
-        """
-        return {
-            "starts": torch.from_numpy(self.starts.copy()),
-            "lengths": torch.from_numpy(self.lengths.copy()),
-            "position": self.position,
-            "open_start": self.open_start,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what :meth:`state_dict` returned.
-
-        Examples:
-            >>> index, other = EpisodeIndex(), EpisodeIndex()
-            >>> index.advance(np.array([False, True]), None, capacity=3)
-            >>> other.load_state_dict(index.state_dict())
-            >>> other.lengths.tolist(), other.position
-            ([2], 2)
-        """
-        self.clear(state["position"], state["open_start"])
-        self._append(state["starts"].cpu().numpy(), state["lengths"].cpu().numpy())
-
-
-_ONE_DIMENSIONAL = (
-    "Expected a storage with one dimension, time, got {}: write each finished episode "
-    "with one extend."
-)
-
-
-class StorageIndex:
-    """The whole episodes of one storage, followed from write to write.
-
-    A sampler is told which slots a write went to, not what was written, so
-    :meth:`note` only counts, and :meth:`refresh`, which is given the storage, reads
-    the flags of the rows written since, and of no others. The storage counts its own
-    mutations; if there were more than were noted (rows edited in place, another
-    writer, a sampler attached late), the index is read anew.
-
-    If the ring went around between two looks, or was full when the index was read
-    anew, the transition before the oldest one is gone. Whether an episode begins at
-    the oldest one is then known only from a stored start flag; without, it is left
-    out.
-
-    Args:
-        done_key (NestedKey): end-of-episode flag in the storage.
-        init_key (NestedKey): start-of-episode flag, read if it is stored.
-
-    Attributes:
-        episodes (EpisodeIndex): the episodes, as of the last :meth:`refresh`.
-
-    Examples:
-        >>> from tensordict import TensorDict
-        >>> from torchrl.data import LazyTensorStorage
-        >>> storage, index = LazyTensorStorage(4), StorageIndex("done")
-        >>> for slots in (torch.tensor([0, 1, 2]), torch.tensor([3, 0])):
-        ...     done = torch.arange(len(slots)) == len(slots) - 1
-        ...     storage.set(slots, TensorDict({"done": done}, [len(slots)]))
-        ...     index.note(slots)
-        >>> index.refresh(storage)
-        >>> index.episodes.starts.tolist(), index.episodes.lengths.tolist()
-        ([3], [2])
-    """
-
-    def __init__(self, done_key: NestedKey, init_key: NestedKey = "is_init") -> None:
-        self.done_key = done_key
-        self.init_key = init_key
-        self.clear()
-
-    def clear(self) -> None:
-        """Forgets everything, as an emptied storage does.
-
-        Examples:
-            >>> index = StorageIndex("done")
-            >>> index.note(torch.arange(3))
-            >>> index.clear()
-            >>> index.state_dict()["written"]
-            0
-        """
-        self.episodes = EpisodeIndex()
-        self._written = 0  # position after the last transition written
-        self._last_slot: int | None = None  # of the last transition written
-        self._writes = 0  # since the storage was last looked at
-        self._revision: int | None = None  # of the storage at that time
-        self._cursor: int | None = None  # the storage's own record of the last slot
-
-    def note(self, slots: torch.Tensor) -> None:
-        """Takes note of one write.
-
-        Args:
-            slots (torch.Tensor): where it went, int ``[n]``, consecutive in the ring.
-
-        Raises:
-            ValueError: if there are more of them than the storage holds.
-            RuntimeError: if they do not follow on the rows written before.
-
-        Examples:
-            >>> StorageIndex("done").note(torch.arange(3))
-        """
-        if not slots.numel():
-            return
-        if slots.ndim != 1:
-            raise RuntimeError(_ONE_DIMENSIONAL.format(slots.shape[-1]))
-        count, first, last = slots.numel(), int(slots[0]), int(slots[-1])
-        wraps = last != first + count - 1
-        if wraps and (capacity := int(slots.max()) + 1) < count:
-            raise ValueError(
-                f"Expected episodes that fit the storage of {capacity} transitions, "
-                f"got {count} at once: make the storage at least as large as the "
-                "longest episode."
-            )
-        follows = self._last_slot is None or first in (0, self._last_slot + 1)
-        if not follows or (wraps and last >= first):
-            raise RuntimeError(
-                "Expected rows written one after another around the storage, got "
-                f"slots {first} to {last} after slot {self._last_slot}: use the "
-                "default round-robin writer, in one process."
-            )
-        self._written += count
-        self._last_slot = self._cursor = last
-        self._writes += 1
-
-    def refresh(self, storage: Storage) -> None:
-        """Reads the flags of the rows written since the last call.
-
-        Args:
-            storage (Storage): the storage that the noted writes went to.
-
-        Raises:
-            RuntimeError: if the kind of storage is not supported, or a full one was
-                restored without this index.
-            KeyError: if the storage has no end-of-episode flag.
-            ValueError: if an episode is longer than the storage, the rows are not
-                flat, or start flags are not where episodes begin.
-
-        Examples:
-            See the class.
-        """
-        if not isinstance(storage, TensorStorage):
-            raise RuntimeError(
-                "Expected a tensor storage, such as LazyTensorStorage, got "
-                f"{type(storage).__name__}."
-            )
-        if storage.ndim != 1:
-            raise RuntimeError(_ONE_DIMENSIONAL.format(storage.ndim))
-        capacity, revision = storage.max_size, storage._mutation_revision
-        known = self._revision is None or revision == self._revision + self._writes
-        if not known or not self._agrees_with(storage):
-            self._restart(storage)
-        oldest = max(self._written - capacity, 0)
-        if self.episodes.position < oldest:
-            self.episodes.skip_to(oldest)
-        if self.episodes.position < self._written:
-            self._read(storage, self.episodes.position % capacity)
-        self.episodes.drop_before(oldest)
-        self._revision, self._writes = revision, 0
-        self._cursor = storage._last_cursor_index
-
-    def _agrees_with(self, storage: Storage) -> bool:
-        if min(self._written, storage.max_size) != len(storage):
-            return False
-        return not self._written or (
-            self._last_slot == (self._written - 1) % storage.max_size
-        )
-
-    def _restart(self, storage: Storage) -> None:
-        """Begins the index again from what the storage holds."""
-        last, full = self._last_slot, storage._is_full
-        if not full:
-            last = len(storage) - 1
-        elif storage._last_cursor_index != self._cursor:
-            # Rows were written that were not noted. (A storage that was restored
-            # may not know its last slot, which the saved index does.)
-            last = storage._last_cursor_index
-        if last is None:
-            raise RuntimeError(
-                "Expected to know which row of the full storage was written last, got "
-                "a storage that was loaded without its sampler: restore both with "
-                "ReplayBuffer.loads or load_state_dict."
-            )
-        # A full storage's oldest row may lie within an episode: only a start flag on
-        # it makes it the first of one.
-        self._written = last + 1 + (storage.max_size if full else 0)
-        self._last_slot = last if self._written else None
-        self.episodes.clear(*((last + 1, -1) if full else (0, 0)))
-
-    def _read(self, storage: Storage, slot: int) -> None:
-        """Feeds the flags from ``slot`` up to the last row written to the index."""
-        pieces = [slice(slot, self._last_slot + 1)]
-        if slot > self._last_slot:
-            pieces = [slice(slot, storage.max_size), slice(0, self._last_slot + 1)]
-        flags: dict[NestedKey, list[np.ndarray]] = {
-            self.done_key: [],
-            self.init_key: [],
-        }
-        for piece in pieces:
-            rows = storage.get(piece)
-            for key, columns in flags.items():
-                column = rows.get(key, None)
-                if column is None:
-                    continue
-                if column.numel() != len(column):
-                    raise ValueError(
-                        f"Expected rows of one transition each, with {key!r} of shape "
-                        f"[n] or [n, 1], got {list(column.shape)}: write each finished "
-                        "episode, [T], with one extend. (Data of several environments, "
-                        "[n, T], is to be split into episodes first.)"
-                    )
-                columns.append(column.reshape(-1).bool().cpu().numpy())
-        done, is_init = flags[self.done_key], flags[self.init_key]
-        if not done:
-            raise KeyError(
-                f"Expected the end-of-episode flag {self.done_key!r} in the storage: "
-                "store it, or pass the done_key that it has."
-            )
-        self.episodes.advance(
-            np.concatenate(done),
-            np.concatenate(is_init) if is_init else None,
-            storage.max_size,
-        )
-
-    def explain_empty(self, storage: Storage) -> str:
-        """Why there is no whole episode, and what to do, as an error message.
-
-        Args:
-            storage (Storage): the storage without whole episodes.
-
-        Examples:
-            >>> from torchrl.data import LazyTensorStorage
-            >>> StorageIndex("done").explain_empty(LazyTensorStorage(4))[-37:]
-            'got an empty buffer: extend it first.'
-        """
-        expected = "Expected at least one whole episode to sample from, got "
-        if not len(storage):
-            return f"{expected}an empty buffer: extend it first."
-        if storage._is_full:
-            return (
-                f"{expected}a full storage of {storage.max_size} transitions without "
-                "one: make it at least as large as the longest episode, better many "
-                "times that."
-            )
-        return (
-            f"{expected}{len(storage)} transitions of unfinished episodes: an episode "
-            f"counts once its last transition, with {self.done_key!r} set, is written."
-        )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that is not read from the storage.
-
-        Examples:
-            >>> sorted(StorageIndex("done").state_dict())
-            ['episodes', 'last_slot', 'written']
-        """
-        return {
-            "episodes": self.episodes.state_dict(),
-            "written": self._written,
-            "last_slot": self._last_slot,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what :meth:`state_dict` returned; the storage must match.
-
-        Examples:
-            >>> index, other = StorageIndex("done"), StorageIndex("done")
-            >>> index.note(torch.arange(3))
-            >>> other.load_state_dict(index.state_dict())
-            >>> other.state_dict()["written"]
-            3
-        """
-        self.clear()
-        self.episodes.load_state_dict(state["episodes"])
-        self._written = state["written"]
-        self._last_slot = state["last_slot"]

@@ -22,21 +22,8 @@ class IndexedSampler(SliceSampler):
     It keeps the index in step with the writes, draws distinct slices by number of
     transitions from a generator of its own, and is saved and restored with the buffer.
     Which slices there are is up to the sampler that is built on it: its ``sample``
-    calls :meth:`_refresh`, :meth:`_draw` and :meth:`_read_slices`.
-
-    Args:
-        seed (int, optional): seed of the sampler's own generator; from the operating
-            system if not given.
-        done_key (NestedKey): end-of-episode flag in the storage.
-        init_key (NestedKey): start-of-episode flag, read if stored, always written.
-
-    Attributes:
-        last_lengths: lengths of the slices of the last sample, int64 ``[k]``.
-
-    Examples:
-        >>> from resel_torchrl.replay import EpisodeSampler, SegmentSampler
-        >>> [issubclass(s, IndexedSampler) for s in (EpisodeSampler, SegmentSampler)]
-        [True, True]
+    calls :meth:`_refresh`, :meth:`_draw` and :meth:`_read_slices`. The lengths of the
+    slices of the last sample are in ``last_lengths``, int64 ``[k]``.
     """
 
     _state_file: str
@@ -64,37 +51,51 @@ class IndexedSampler(SliceSampler):
         self.last_lengths = np.empty(0, dtype=np.int64)
         self._index = StorageIndex(done_key, init_key)
 
-    def _empty(self) -> None:
-        """Forgets the index, as the buffer is emptied; the generator goes on."""
-        self._index.clear()
-
     def extend(self, index: torch.Tensor) -> None:
-        """Takes note of the rows that the buffer wrote.
-
-        Args:
-            index (torch.Tensor): their slots, int ``[n]``, consecutive in the ring.
+        """Takes note of the slots that the buffer wrote, int ``[n]``.
 
         Raises:
             ValueError: if there are more of them than the storage holds.
-            RuntimeError: if they do not follow on the rows written before.
-
-        Examples:
-            >>> from resel_torchrl.replay import EpisodeSampler
-            >>> EpisodeSampler().extend(torch.arange(3))
+            RuntimeError: if they do not follow on those written before.
         """
         self._index.note(index)
 
     def add(self, index: int | torch.Tensor) -> None:
-        """Takes note of one row that the buffer wrote.
-
-        Args:
-            index (int or torch.Tensor): its slot.
-
-        Examples:
-            >>> from resel_torchrl.replay import EpisodeSampler
-            >>> EpisodeSampler().add(0)
-        """
+        """Takes note of one slot that the buffer wrote."""
         self.extend(torch.as_tensor(index).reshape(-1))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The index and the generator: all but the storage that draws depend on."""
+        return {
+            "index": self._index.state_dict(),
+            "generator": self._generator.get_state(),
+            "warned": self._warned,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores what :meth:`state_dict` returned.
+
+        Load the storage that belongs to it too, as the buffer's ``load_state_dict`` and
+        ``loads`` do.
+        """
+        self._index.load_state_dict(state_dict["index"])
+        self._generator.set_state(state_dict["generator"].cpu())
+        self._warned = state_dict["warned"]
+
+    def dumps(self, path: str | Path) -> None:
+        """Writes the state to a file in the directory ``path``, made if need be."""
+        path = Path(path)
+        path.mkdir(parents=True, exist_ok=True)
+        torch.save(self.state_dict(), path / self._state_file)
+
+    def loads(self, path: str | Path) -> None:
+        """Restores what :meth:`dumps` wrote.
+
+        Raises:
+            FileNotFoundError: if it was not written by a sampler of the same class.
+        """
+        state = torch.load(Path(path) / self._state_file, weights_only=True)
+        self.load_state_dict(state)
 
     def _refresh(self, storage: Storage, batch_size: int) -> None:
         """Reads what was written since the last sample; an error where nothing is."""
@@ -113,14 +114,9 @@ class IndexedSampler(SliceSampler):
     ) -> np.ndarray:
         """Which of ``count`` slices to return: distinct ones, all equally likely.
 
-        First ``⌈batch_size / mean length⌉``, then more until ``batch_size`` is reached.
-
-        Args:
-            batch_size (int): transitions to reach.
-            count (int): slices that the stored episodes consist of.
-            lengths: from numbers of slices ``[k]`` to their lengths ``[k]``, which add
-                up to the stored transitions.
-            kind (str): what a slice is called, for the warning.
+        First ``⌈batch_size / mean length⌉``, then more until ``batch_size`` transitions
+        are reached. ``lengths`` gives those of numbers of slices, ``[k]`` to ``[k]``;
+        ``kind`` is what the warning calls a slice.
         """
         transitions = self._index.episodes.transitions
         if transitions <= batch_size:
@@ -159,13 +155,7 @@ class IndexedSampler(SliceSampler):
     def _read_slices(
         self, starts: np.ndarray, lengths: np.ndarray, capacity: int
     ) -> tuple[torch.Tensor, dict[NestedKey, torch.Tensor]]:
-        """Slots and start flags of slices of the ring, one after another.
-
-        Args:
-            starts (np.ndarray): their first positions, int64 ``[k]``.
-            lengths (np.ndarray): int64 ``[k]``.
-            capacity (int): transitions that the ring holds.
-        """
+        """Slots and start flags of slices of the ring, from positions and lengths."""
         flat_starts = lengths.cumsum() - lengths
         slots = np.arange(lengths.sum())
         slots += (starts % capacity - flat_starts).repeat(lengths)
@@ -181,68 +171,9 @@ class IndexedSampler(SliceSampler):
         self._index.refresh(storage)
         return self._index.episodes.transitions
 
-    def state_dict(self) -> dict[str, Any]:
-        """The index and the generator; with the storage, all that the draws depend on.
-
-        Examples:
-            >>> from resel_torchrl.replay import EpisodeSampler
-            >>> sorted(EpisodeSampler(seed=0).state_dict())
-            ['generator', 'index', 'warned']
-        """
-        return {
-            "index": self._index.state_dict(),
-            "generator": self._generator.get_state(),
-            "warned": self._warned,
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores what :meth:`state_dict` returned.
-
-        Args:
-            state_dict (dict): the state; load the storage that belongs to it too, as
-                the buffer's ``load_state_dict`` and ``loads`` do.
-
-        Examples:
-            >>> from resel_torchrl.replay import EpisodeSampler
-            >>> sampler, other = EpisodeSampler(seed=0), EpisodeSampler(seed=1)
-            >>> other.load_state_dict(sampler.state_dict())
-        """
-        self._index.load_state_dict(state_dict["index"])
-        self._generator.set_state(state_dict["generator"].cpu())
-        self._warned = state_dict["warned"]
-
-    def dumps(self, path: str | Path) -> None:
-        """Writes the state to a file in the directory ``path``.
-
-        Args:
-            path (str or Path): the directory; made if it does not exist.
-
-        Examples:
-            >>> import tempfile
-            >>> from resel_torchrl.replay import EpisodeSampler
-            >>> sampler = EpisodeSampler(seed=0)
-            >>> with tempfile.TemporaryDirectory() as path:
-            ...     sampler.dumps(path)
-            ...     sampler.loads(path)
-        """
-        path = Path(path)
-        path.mkdir(parents=True, exist_ok=True)
-        torch.save(self.state_dict(), path / self._state_file)
-
-    def loads(self, path: str | Path) -> None:
-        """Restores what :meth:`dumps` wrote.
-
-        Args:
-            path (str or Path): the directory.
-
-        Raises:
-            FileNotFoundError: if it was not written by a sampler of the same class.
-
-        Examples:
-            See :meth:`dumps`.
-        """
-        state = torch.load(Path(path) / self._state_file, weights_only=True)
-        self.load_state_dict(state)
+    def _empty(self) -> None:
+        """Forgets the index, as the buffer is emptied; the generator goes on."""
+        self._index.clear()
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
@@ -266,29 +197,21 @@ class IndexedSampler(SliceSampler):
 class EpisodeSampler(IndexedSampler):
     """Draws whole episodes, uniformly over episodes, by number of transitions.
 
-    For a batch of ``B`` transitions, ``n = ⌈B / mean stored length⌉`` distinct
-    episodes are drawn, then more until their lengths add up to at least ``B``. All of
-    them are returned, one after another and never cut, so a sample has ``N ≥ B``
-    transitions, in a flat ``[N]`` batch for
+    For a batch of ``B`` transitions, ``n = ⌈B / mean stored length⌉`` distinct episodes
+    are drawn, then more until their lengths add up to at least ``B``. All of them are
+    returned, one after another and never cut, in a flat batch ``[N]``, ``N ≥ B``, for
     :func:`~resel_torchrl.replay.pack_episodes`. With episodes of 1000, ``B = 1999``
     gives two and ``B = 999`` one. With fewer than ``B`` transitions stored, every
     episode is returned once, with a warning the first time.
 
-    Unfinished episodes are not drawn, nor is an episode that was partly overwritten;
-    one that wraps around the end of the storage is. Stored flags are returned as they
-    are (the stock sampler marks ``truncated``); ``is_init`` is written, true on the
-    first transition of each episode, also if it is not stored.
+    Unfinished episodes are not drawn, nor is one that was partly overwritten. Stored
+    flags are returned as they are; ``is_init`` is written, true on the first transition
+    of each episode, also if it is not stored.
 
-    Write each finished episode with one ``extend``. An ``extend`` of several episodes,
-    or of a part that later ones continue, works too. Start flags (``is_init``) that are
-    stored are compared with the ends: one inside an unfinished episode, as where parts
-    of several environments' episodes were written in turns, or none after an end, is
-    refused at the next sample. Without that entry they would be taken for one episode.
-
-    The index of episodes costs a read of the flags of what was written since the last
-    sample (:class:`~resel_torchrl.replay.StorageIndex`), and the rows of the batch are
-    read once, by the buffer. The stock sampler reads the whole done column and the
-    batch once more at every sample.
+    Write each finished episode with one ``extend``; one of several episodes, or of a
+    part that later ones continue, works too. Stored start flags are compared with the
+    ends: one inside an unfinished episode, as where parts of several environments'
+    episodes were written in turns, or none after an end, is refused at the next sample.
 
     Supported are one-dimensional tensor storages (``LazyTensorStorage``,
     ``LazyMemmapStorage``) with the default round-robin writer. Leave ``prefetch``
@@ -296,8 +219,8 @@ class EpisodeSampler(IndexedSampler):
 
     Args:
         seed (int, optional): seed of the sampler's own generator; from the operating
-            system if not given. The global one is never used. A generator given to
-            the buffer (``ReplayBuffer(generator=...)``) takes its place.
+            system if not given. The global one is never used. A generator given to the
+            buffer (``ReplayBuffer(generator=...)``) takes its place.
         done_key (NestedKey): end-of-episode flag in the storage.
         init_key (NestedKey): start-of-episode flag, read if stored, always written.
 
@@ -328,28 +251,15 @@ class EpisodeSampler(IndexedSampler):
     ) -> tuple[torch.Tensor, dict[NestedKey, torch.Tensor]]:
         """Draws episodes; called by the buffer.
 
-        Args:
-            storage (Storage): where the transitions lie.
-            batch_size (int): transitions to reach, ``B``.
-
         Returns:
             The slots, int64 ``[N]``, and the start flags, bool ``[N, 1]``, under the
-            init key. The lengths are kept in :attr:`last_lengths`.
+            init key. The lengths are kept in ``last_lengths``.
 
         Raises:
             RuntimeError: if no whole episode is stored, or the kind of storage is not
                 supported.
             ValueError: if an episode is longer than the storage, the data is not flat,
                 or a stored start flag is not where an episode begins.
-
-        Examples:
-            >>> from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-            >>> TensorDictReplayBuffer(
-            ...     storage=LazyTensorStorage(8), sampler=EpisodeSampler()).sample(4)
-            Traceback (most recent call last):
-            ...
-            RuntimeError: Expected at least one whole episode to sample from, got an \
-empty buffer: extend it first.
         """
         self._refresh(storage, batch_size)
         episodes = self._index.episodes

@@ -18,30 +18,29 @@ class SegmentSampler(IndexedSampler):
     about storages, unfinished episodes and start flags holds here.
 
     Each episode is cut from its first transition on in segments of ``segment_length``,
-    the last of which may be shorter; an episode that is shorter is one segment. The
-    segments are drawn uniformly and without repetition until their transitions reach
-    the batch size. So no segment crosses the end of an episode, every stored transition
-    lies in exactly one, and all are equally likely to be learned from, which starting
-    positions drawn at random do not give: few segments hold the first and the last
-    transitions of an episode. With a ``segment_length`` of at least the longest episode
-    the draws are those of an :class:`EpisodeSampler` of the same seed.
+    the last of which may be shorter; a shorter episode is one segment. Segments are
+    drawn uniformly and without repetition until their transitions reach the batch size.
+    So every stored transition lies in exactly one segment and all are equally likely;
+    with starting positions drawn at random, the first and the last transitions of an
+    episode would be rare. With a ``segment_length`` of at least the longest episode the
+    draws are those of an :class:`EpisodeSampler` of the same seed.
 
-    A segment starts from an empty memory, or from a stored one where it is packed with
-    ``state_key``. The ``burn_in`` transitions before it, fewer
-    near the episode's start, are returned in front of it: they advance the memory, and
+    A segment starts from a hidden state of zero, or from a stored one where it is
+    packed with ``state_key``. The ``burn_in`` transitions before it, fewer near the
+    episode's start, are returned in front of it: they advance the hidden state, and
     ``mask_key``, true on the segment alone, keeps them out of the losses. They do not
     count for the batch size. Unlike in R2D2, gradients pass through them.
 
     One more transition is returned in front of all that where the episode has one,
     marked by ``lead_key``: :func:`~resel_torchrl.replay.pack_episodes` takes from it
-    the previous observation, action and reward of the first row and gives it no row.
+    the previous observation, action and reward of the first step.
 
     Args:
         segment_length (int): transitions of a segment.
-        burn_in (int): transitions before it that advance the memory.
+        burn_in (int): transitions before it that advance the hidden state.
         horizon (int, optional): longest episode, if it is known, to check
             ``segment_length`` against.
-        lead_key (NestedKey): written, true on the transition before the first row.
+        lead_key (NestedKey): written, true on the transition before the first step.
         mask_key (NestedKey): written if ``burn_in`` is above 0.
         seed (int, optional): as of :class:`EpisodeSampler`.
         done_key (NestedKey): end-of-episode flag in the storage.
@@ -103,28 +102,15 @@ class SegmentSampler(IndexedSampler):
     ) -> tuple[torch.Tensor, dict[NestedKey, torch.Tensor]]:
         """Draws segments; called by the buffer.
 
-        Args:
-            storage (Storage): where the transitions lie.
-            batch_size (int): transitions to reach, burn-in not counted.
-
         Returns:
             The slots, int64 ``[N]``, and bool ``[N, 1]`` flags under the init key, the
             lead key and, with burn-in, the mask key. The lengths, burn-in and leading
-            transition included, are kept in :attr:`last_lengths`.
+            transition included, are kept in ``last_lengths``.
 
         Raises:
             RuntimeError: if no whole episode is stored, or the kind of storage is not
                 supported.
             ValueError: if an episode or a segment is longer than the storage.
-
-        Examples:
-            >>> from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-            >>> TensorDictReplayBuffer(
-            ...     storage=LazyTensorStorage(8), sampler=SegmentSampler(3)).sample(4)
-            Traceback (most recent call last):
-            ...
-            RuntimeError: Expected at least one whole episode to sample from, got an \
-empty buffer: extend it first.
         """
         _check_fits(self.segment_length, storage.max_size, "a storage of")
         self._refresh(storage, batch_size)

@@ -122,7 +122,7 @@ class Reference:
 def reference(env: gymnasium.Env, frames: int) -> Reference:
     """Of the episode that has just begun."""
     env = env.unwrapped
-    return Reference(frames, env._key, env._player, set(env._apples))
+    return Reference(frames, env.key, env.player, set(env.apples))
 
 
 def cells(observation: np.ndarray) -> np.ndarray:
@@ -139,7 +139,7 @@ def shows(observation: np.ndarray, name: str) -> list[tuple[int, int]]:
 def to_key(env: gymnasium.Env) -> list[int]:
     """The way to the key, by the gap between the two halves of the room."""
     game = env.unwrapped
-    (row, column), (to_row, to_column) = game._player, game._key
+    (row, column), (to_row, to_column) = game.player, game.key
     gap = min(max(column, 4), 6)
     moves = [WEST if gap < column else EAST] * abs(gap - column)
     moves += [NORTH] * (row - to_row)

@@ -117,7 +117,7 @@ def test_episode_is_a_function_of_seed_and_actions():
     assert same(play(make_gym("DelayedCatch-v0"), 3, actions), first)
 
 
-def test_fewer_runs_for_one_episode():
+def test_one_episode_may_have_fewer_runs():
     env = make_gym("DelayedCatch-v0")
     for runs in (1, 4, 10):
         observation, _ = env.reset(seed=0, options={"runs": runs})
@@ -132,13 +132,13 @@ def test_fewer_runs_for_one_episode():
 
 
 @pytest.mark.parametrize("runs", [0, 41, 2.5, True, "3"])
-def test_bad_runs(runs):
+def test_runs_out_of_range_are_refused(runs):
     message = f"runs to be a whole number from 1 to 40, got {runs!r}"
     with pytest.raises(ValueError, match=message):
         make_gym("DelayedCatch-v0", runs=runs)
 
 
-def test_bad_options_and_actions():
+def test_unknown_options_and_actions_are_refused():
     env = make_gym("DelayedCatch-v0")
     with pytest.raises(ValueError, match="runs to be a whole number from 1 to 10, got"):
         env.reset(options={"runs": 11})

@@ -1,11 +1,13 @@
 """DeepMind Control's suite as tasks, against dm_control driven by hand."""
 
+import importlib
 import subprocess
 import sys
 from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
 
+import gymnasium
 import numpy as np
 import pytest
 import yaml
@@ -22,9 +24,9 @@ QUICK = ("DMC-CheetahRun-v0", "DMC-PendulumSwingup-v0", "DMC-WalkerWalk-v0")
 
 def by_hand(task: str, seed: int) -> SimpleNamespace:
     """The suite's own environment of a task, its time limit included."""
-    suite = dm_control._suite()
-    names = dm_control.TASKS[task]
-    return suite.load(**names, task_kwargs={"random": seed})
+    make_gym(task)  # imports the suite without its chatter
+    suite = importlib.import_module("dm_control.suite")
+    return suite.load(**gymnasium.spec(task).kwargs, task_kwargs={"random": seed})
 
 
 def play_by_hand(env, actions: list) -> Episode:
@@ -64,10 +66,10 @@ def test_episode_is_a_function_of_seed_and_actions(task):
     env = make_gym(task)
     actions = random_actions(env, steps=60)
     first = play(env, 3, actions)
-    simulation = env.unwrapped._env.physics
+    simulation = env.unwrapped.suite_env.physics
     play(env, 4, [np.ones_like(action) for action in actions])
     assert same(play(env, 3, actions), first)
-    assert env.unwrapped._env.physics is simulation  # nothing was built anew
+    assert env.unwrapped.suite_env.physics is simulation  # nothing was built anew
     assert same(play(make_gym(task), 3, actions), first)
 
 
@@ -77,7 +79,7 @@ def test_the_suites_time_limit_is_a_truncation_at_the_horizon():
     actions = random_actions(env, steps=1100)
     expected = play_by_hand(by_hand(task, seed=0), actions)
     episode = play(env, 0, actions)
-    assert len(expected.rewards) == env.horizon == dm_control.HORIZON
+    assert len(expected.rewards) == env.horizon == 1000
     assert same(episode, expected)
     assert episode.truncated[-1] and not any(episode.terminated)
     assert env.action_space.low.min() == -1 and env.action_space.high.max() == 1
@@ -90,7 +92,7 @@ def test_the_suites_time_limit_is_a_truncation_at_the_horizon():
 @pytest.mark.parametrize("discount", [0.0, 1.0])
 def test_an_end_of_the_task_is_terminal_where_nothing_follows_it(monkeypatch, discount):
     env = make_gym("DMC-PendulumSwingup-v0")
-    task = env.unwrapped._env.task
+    task = env.unwrapped.suite_env.task
     monkeypatch.setattr(task, "get_termination", lambda physics: discount)
     episode = play(env, 0, random_actions(env, steps=5))
     assert (episode.terminated, episode.truncated) == ([discount == 0], [discount == 1])
@@ -102,7 +104,7 @@ def test_actions_are_scaled_to_bounds_of_the_suite_that_are_not_one():
     assert lift.max() == pytest.approx(1.1)
     env.reset(seed=0)
     env.step(env.action_space.high)
-    control = env.unwrapped._env.physics.data.ctrl
+    control = env.unwrapped.suite_env.physics.data.ctrl
     np.testing.assert_array_equal(control, lift)
 
 
@@ -159,8 +161,8 @@ def test_no_display_and_no_opengl_is_needed(tmp_path, monkeypatch):
 def test_each_of_the_suites_tasks_has_a_configuration():
     files = resources.files("resel_torchrl.config") / "task"
     named = {
-        f"dmc_{names['domain_name']}_{names['task_name']}": task
-        for task, names in dm_control.TASKS.items()
+        f"dmc_{spec.kwargs['domain_name']}_{spec.kwargs['task_name']}": spec.id
+        for spec in dm_control.TASKS
     }
     assert len(named) == 24
     assert {name for name in choices("task") if name.startswith("dmc_")} == set(named)
@@ -170,10 +172,10 @@ def test_each_of_the_suites_tasks_has_a_configuration():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", dm_control.TASKS)
+@pytest.mark.parametrize("task", [spec.id for spec in dm_control.TASKS])
 def test_whole_episodes_of_every_task_are_those_of_the_suite(task, monkeypatch):
     plain, env = by_hand(task, seed=3), make_gym(task)
-    plain.physics.__class__ = type(env.unwrapped._env.physics)  # draws nothing
+    plain.physics.__class__ = type(env.unwrapped.suite_env.physics)  # draws nothing
     actions = random_actions(env, steps=1100)
     play(env, 4, actions)
     episode, expected = play(env, 3, actions), play_by_hand(plain, actions)

@@ -51,7 +51,7 @@ def play_task(env, number, actions):
 
 
 @pytest.mark.parametrize("robot", ROBOTS)
-def test_sizes(robot):
+def test_robots_have_the_sizes_and_multipliers_of_their_models(robot):
     observed, *_ = SIZES[robot]
     # Humanoid's inertias (130) and body velocities (78) tell its masses.
     fewer = 130 + 78 if robot == "Humanoid" else 0

@@ -47,7 +47,7 @@ def test_multipliers_are_uniform_in_their_logarithm(name, limit):
         assert np.abs(correlation).max() < 0.1
 
 
-def test_range_is_a_setting():
+def test_log_range_limits_the_multipliers():
     exponents = np.log(tasks(log_range=1)) / np.log(1.5)
     assert 0.5 < np.abs(exponents).max() < 1
 
@@ -110,6 +110,6 @@ def test_several_environments_at_once():
         ({"train_tasks": [1.0], "test_tasks": [1.0]}, "not trained on, but"),
     ],
 )
-def test_bad_arguments(kwargs, message):
+def test_bad_arguments_are_named(kwargs, message):
     with pytest.raises(ValueError, match=message):
         make_gym("Hopper-Gravity-v5", **kwargs)

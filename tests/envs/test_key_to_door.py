@@ -64,7 +64,7 @@ def test_the_reference_would_notice_an_apple_that_returns_one_step_late():
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_sizes_and_clock(task):
+def test_sizes_and_clock_are_those_of_the_name(task):
     frames = int(task.split("-")[1])
     info = task_info(task)
     sizes = info.observation_size, info.action_size, info.discrete, info.horizon
@@ -107,7 +107,7 @@ def test_crop_keeps_the_agent_in_its_middle_even_in_a_corner():
         observation, *_ = env.step(action)
         assert (cells(observation)[2, 2] == RGB["+"]).all()
         assert len(shows(observation, "+")) == 1
-    assert env.unwrapped._player == (1, 1)
+    assert env.unwrapped.player == (1, 1)
     around = cells(observation)
     assert (around[0] == RGB[" "]).all() and (around[:, 0] == RGB[" "]).all()
     assert (around[1, 1:] == RGB["#"]).all() and (around[1:, 1] == RGB["#"]).all()
@@ -157,13 +157,13 @@ def test_curriculum_shortens_one_episode():
 
 
 @pytest.mark.parametrize("frames", [0, -1, 2.5, True, "60"])
-def test_bad_frames(frames):
+def test_frames_out_of_range_are_refused(frames):
     message = f"frames to be a whole number of 1 or more, got {frames!r}"
     with pytest.raises(ValueError, match=message):
         make_gym("KeyToDoor-60-v0", frames=frames)
 
 
-def test_bad_options_and_actions():
+def test_unknown_options_and_actions_are_refused():
     env = make_gym("KeyToDoor-60-v0")
     with pytest.raises(ValueError, match=r"frames to be .* from 1 to 60, got 61"):
         env.reset(options={"frames": 61})

@@ -13,13 +13,13 @@ BACK = {NORTH: (1, 0), SOUTH: (-1, 0), WEST: (0, 1), EAST: (0, -1)}
 
 def next_apple(game: KeyToDoor) -> int:
     """The move to the nearest apple that is there when the agent is."""
-    row, column = game._player
+    row, column = game.player
 
     def distance(cell):
         return abs(cell[0] - row) + abs(cell[1] - column)
 
-    soon = {cell for step, cell in game._returns if game._steps + distance(cell) > step}
-    goals = [cell for cell in game._apples | soon if cell != game._player]
+    soon = {cell for step, cell in game.returning if game.steps + distance(cell) > step}
+    goals = [cell for cell in game.apples | soon if cell != game.player]
     to_row, to_column = min(goals, key=lambda cell: (distance(cell), cell))
     if to_column != column:
         return WEST if to_column < column else EAST
@@ -59,7 +59,7 @@ def test_taking_the_key_shows_a_white_cell_for_one_frame():
     env = make_gym("KeyToDoor-60-v0")
     for seed in range(12):
         env.reset(seed=seed)
-        way, (row, column) = to_key(env), env.unwrapped._key
+        way, (row, column) = to_key(env), env.unwrapped.key
         seen = [env.step(action)[0] for action in [*way, NORTH, NORTH]]
         white = [shows(observation, "white") for observation in seen]
         expected = [[] for _ in seen]
@@ -77,12 +77,12 @@ def test_key_taken_by_the_last_step_of_its_room_counts():
     for seed in range(5):
         env.reset(seed=seed)
         env.step(SOUTH)
-        while env.unwrapped._steps + len(to_key(env)) < 15:
+        while env.unwrapped.steps + len(to_key(env)) < 15:
             env.step(SOUTH)  # against the lower wall
         for action in to_key(env):
             observation, *_ = env.step(action)
         assert shows(observation, "white") == []  # the next room is shown already
-        assert env.unwrapped._player == (5, 5)
+        assert env.unwrapped.player == (5, 5)
         rewards = [env.step(action)[1] for action in [SOUTH] * 2 + [NORTH] * 2]
         assert rewards == [0, 0, 0, 5]
 
@@ -94,7 +94,7 @@ def at_the_door(env: gymnasium.Env, *, key: bool) -> list[tuple]:
     for action in [*way, *[SOUTH] * (17 - len(way))]:
         env.step(action)
     moves = [NORTH, NORTH, NORTH, SOUTH, NORTH, NORTH, WEST, SOUTH, EAST, EAST]
-    return [(*env.step(action)[:2], env.unwrapped._player) for action in moves]
+    return [(*env.step(action)[:2], env.unwrapped.player) for action in moves]
 
 
 def test_door_pays_once_hides_the_agent_and_does_not_end_the_episode():
@@ -122,7 +122,7 @@ def test_apple_is_there_again_after_21_frames_under_the_agent_too():
     checked = 0
     for seed in range(20):
         env.reset(seed=seed)
-        if (5, 9) not in game._apples:
+        if (5, 9) not in game.apples:
             continue
         checked += 1
         to_corner = [SOUTH] * 15 + [EAST] * 4
@@ -131,7 +131,7 @@ def test_apple_is_there_again_after_21_frames_under_the_agent_too():
         paid, there = [], []
         for _ in range(23):
             paid.append(env.step(SOUTH)[1])
-            there.append((5, 9) in game._apples)
+            there.append((5, 9) in game.apples)
         assert paid == [0.0] * 21 + [1.0, 0.0]
         assert there == [False] * 20 + [True, False, False]
         # From beside, it is seen from the 21st frame on.
@@ -139,7 +139,7 @@ def test_apple_is_there_again_after_21_frames_under_the_agent_too():
         for action in to_corner:
             env.step(action)
         seen = [env.step(action)[0] for action in [NORTH] + [EAST] * 21]
-        assert game._player == (4, 9)
+        assert game.player == (4, 9)
         apples = [(1, 0) in shows(observation, "a") for observation in seen]
         assert apples == [False] * 20 + [True] * 2
     assert checked > 3
@@ -150,8 +150,8 @@ def test_apples_are_ten_of_the_22_places():
     places = set()
     for seed in range(60):
         env.reset(seed=seed)
-        assert len(env.unwrapped._apples) == 10
-        places |= env.unwrapped._apples
+        assert len(env.unwrapped.apples) == 10
+        places |= env.unwrapped.apples
     assert len(places) == 22
 
 
@@ -162,9 +162,9 @@ def test_key_and_start_take_every_place_and_the_key_stands_in_every_info():
     for _ in range(200):
         _, info = env.reset()
         game = env.unwrapped
-        keys.add(game._key)
-        starts.add(game._player)
-        row, column = game._key
+        keys.add(game.key)
+        starts.add(game.player)
+        row, column = game.key
         assert info["task"] == {"key": 5.0 * (row - 1) + column - 3}
         assert env.step(NORTH)[-1]["task"] == info["task"]
     assert keys == {(row, column) for row in (1, 2) for column in range(3, 8)}

@@ -1,3 +1,5 @@
+"""Tasks by name: registration, Gymnasium and TorchRL environments, what is refused."""
+
 import importlib
 import subprocess
 import sys
@@ -10,7 +12,6 @@ from gymnasium.spaces import Box, Discrete
 from torchrl.envs.utils import check_env_specs
 
 from resel_torchrl.envs import find_spec, make_env, make_gym, task_info, task_names
-from resel_torchrl.envs.make import _infos
 from tests.envs.helpers import Counter, play, random_actions
 
 MUJOCO = "gymnasium.envs.mujoco"
@@ -40,7 +41,6 @@ def register():
     yield add
     for name in names:
         del gymnasium.registry[name]
-    _infos.clear()
 
 
 def test_names_are_those_of_the_families():
@@ -236,12 +236,11 @@ def test_missing_simulator_names_the_extra(monkeypatch, task, package, extra):
 
 
 def test_task_info_makes_the_environment_once(monkeypatch):
-    _infos.clear()
-    first = task_info("Pendulum-P-v0")
+    first = task_info("Pendulum-P-v0", g=9.5)
     monkeypatch.setattr(gymnasium, "make", None)
-    assert task_info("Pendulum-P-v0") is first
+    assert task_info("Pendulum-P-v0", g=9.5) is first
     with pytest.raises(TypeError):  # the control: another task must be made
-        task_info("Pendulum-V-v0")
+        task_info("Pendulum-P-v0", g=9.25)
 
 
 def test_task_info_takes_the_lists_of_a_configuration(register):
@@ -281,8 +280,10 @@ if {control}:
 
 
 @pytest.mark.parametrize("control", [False, True])
-def test_terminal_and_directory_stay_clean(tmp_path, control):
-    """And neither simulator is needed before a task of its own is made."""
+def test_simulators_write_neither_to_the_terminal_nor_into_the_directory(
+    tmp_path, control
+):
+    """And none is needed before a task of its own is made."""
     tasks = []
     for task in ("HopperBLT-V-v0", "HalfCheetah-V-v5", "DMC-CheetahRun-v0"):
         mark = next(mark for mark in FAMILIES if mark in task)

@@ -191,7 +191,7 @@ def test_continuous_actions_are_the_largest_of_four():
     assert same(play(env, 0, actions), play(discrete, 0, chosen))
 
 
-def test_several_together():
+def test_mazes_can_be_vectorized():
     envs = vectorize([lambda: make_gym("TMaze-Passive-v0", length=2)] * 2)
     envs.reset(seed=[0, 1], options={"reset_mask": np.array([True, True])})
     for _ in range(3):
@@ -209,13 +209,13 @@ def test_several_together():
         ({"continuous": "no"}, "continuous to be true or false, got 'no'"),
     ],
 )
-def test_bad_arguments(kwargs, message):
+def test_bad_arguments_are_named(kwargs, message):
     with pytest.raises(ValueError, match=message):
         make_gym("TMaze-Passive-v0", **kwargs)
 
 
 @pytest.mark.parametrize("length", [0, 11, 1.5, None])
-def test_bad_lengths_of_an_episode(length):
+def test_lengths_out_of_range_are_refused(length):
     env = make_gym("TMaze-Passive-v0", length=10)
     with pytest.raises(ValueError, match=r"length to be .* from 1 to 10, got"):
         env.reset(options={"length": length})
@@ -223,7 +223,7 @@ def test_bad_lengths_of_an_episode(length):
         env.reset(options={"frames": 5})
 
 
-def test_bad_actions():
+def test_unknown_actions_are_refused():
     env = make_gym("TMaze-Passive-v0")
     env.reset(seed=0)
     for action in (-1, 4):

@@ -1,9 +1,12 @@
+"""Each wrapper alone: what it changes, and what it refuses."""
+
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
 from resel_torchrl.envs import CheckEpisode, MaskObservation, ScaleAction
+from resel_torchrl.errors import HorizonExceededError
 from tests.envs.helpers import Counter
 
 ZERO = np.zeros(1, np.float32)
@@ -130,7 +133,9 @@ def test_episode_longer_than_the_horizon_is_an_error():
         env.reset(seed=8)
         for _ in range(3):
             env.step(ZERO)
-    with pytest.raises(RuntimeError, match="longer than the horizon of 3 steps"):
+    with pytest.raises(
+        HorizonExceededError, match="longer than the horizon of 3 steps"
+    ):
         env.step(ZERO)
 
 

@@ -53,14 +53,13 @@ def make_buffer(capacity, batch_size, *, storage=LazyTensorStorage, seed=0, **kw
 
 def make_poisoned_buffer(capacity, with_is_init):
     """An empty buffer with NaN in every slot, and done flags that invite sampling."""
-    storage = LazyTensorStorage(capacity)
-    storage.set(range(1), make_episode(0, 1, with_is_init=with_is_init))
-    for key, column in storage._storage.items(True, True):
+    buffer = make_buffer(capacity, 1)
+    poison = make_episode(0, capacity, with_is_init=with_is_init)
+    for key, column in poison.items(True, True):
         column.fill_(key == ("next", "done") if column.dtype == torch.bool else NAN)
-    storage._empty()
-    return TensorDictReplayBuffer(
-        storage=storage, sampler=EpisodeSampler(seed=0), batch_size=1
-    )
+    buffer.extend(poison)
+    buffer.empty()
+    return buffer
 
 
 def sampled_episodes(batch):

@@ -1,4 +1,4 @@
-"""pack_episodes as the layout is defined, one row of time after another."""
+"""pack_episodes as the layout is defined, one step after another."""
 
 import torch
 

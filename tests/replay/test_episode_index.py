@@ -34,7 +34,9 @@ def longest_run(done, high):
     with_is_init=st.booleans(),
     wrong=st.integers(0, 400),
 )
-def test_any_flags_in_any_pieces(parts, capacity, with_is_init, wrong):
+def test_index_finds_the_whole_episodes_of_any_flags_in_any_pieces(
+    parts, capacity, with_is_init, wrong
+):
     """Runs longer than the capacity are refused, and a start flag that is not where an
     episode begins; until then nothing is missed."""
     done = np.array([flag for part in parts for flag in part]) == 1

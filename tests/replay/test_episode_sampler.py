@@ -99,7 +99,7 @@ def test_unfinished_episode_is_drawn_only_once_its_done_flag_arrives():
     assert all_stored(buffer) == [(0, 3), (1, 7)]
 
 
-def test_one_extend_of_several_episodes_and_a_part_of_another():
+def test_one_extend_may_hold_several_episodes_and_a_part_of_another():
     buffer = make_buffer(100, 1)
     last = make_episode(2, 5)
     buffer.extend(torch.cat([make_episode(0, 2), make_episode(1, 4), last[:3]]))
@@ -124,7 +124,9 @@ def test_step_by_step_add_equals_extend():
     batch_size=st.integers(1, 200),
     seed=st.integers(0, 2**31),
 )
-def test_size_of_a_draw(lengths, batch_size, seed):
+def test_a_draw_is_the_fewest_episodes_that_reach_the_batch_size(
+    lengths, batch_size, seed
+):
     """n = ceil(B / mean length), and more only while the sum is below B."""
     buffer = make_buffer(2000, batch_size, seed=seed)
     buffer.extend(torch.cat([make_episode(i, n) for i, n in enumerate(lengths)]))
@@ -145,7 +147,7 @@ def test_size_of_a_draw(lengths, batch_size, seed):
 
 
 @pytest.mark.parametrize(("batch_size", "episodes"), [(999, 1), (1000, 1), (1999, 2)])
-def test_episodes_of_a_thousand(batch_size, episodes):
+def test_batch_sizes_of_the_paper_draw_one_and_two_episodes(batch_size, episodes):
     buffer = make_buffer(10_000, batch_size)
     for number in range(10):
         buffer.extend(make_episode(number, 1000))
@@ -244,7 +246,7 @@ def test_start_flags_are_written_where_none_are_stored():
     assert buffer.sample()["is_init"].flatten().tolist() == [True, *[False] * 4] * 2
 
 
-def test_other_keys():
+def test_flags_may_have_other_keys():
     buffer = make_buffer(100, 1, done_key=("next", "truncated"), init_key="start")
     buffer.extend(make_episode(0, 5))
     batch = buffer.sample()

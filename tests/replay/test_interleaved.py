@@ -42,14 +42,14 @@ def test_middle_of_an_episode_after_the_end_of_another_is_refused():
         buffer.sample()
 
 
-def test_first_row_of_all_without_its_start_flag_is_refused():
+def test_first_transition_of_all_without_its_start_flag_is_refused():
     buffer = make_buffer(100, 1)
     buffer.extend(make_episode(1, 6)[3:])
     with pytest.raises(ValueError, match=r"start flag at transition 0 .*got none"):
         buffer.sample()
 
 
-def test_rows_whose_beginning_was_overwritten_need_no_start_flag():
+def test_transitions_whose_beginning_was_overwritten_need_no_start_flag():
     buffer = make_buffer(8, 1)
     for part in make_episode(0, 12).split(4):
         buffer.extend(part)

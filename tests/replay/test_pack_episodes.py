@@ -37,7 +37,9 @@ def flags(batch, key="valid"):
     ends=st.lists(st.sampled_from(["terminated", "truncated"]), min_size=25),
     with_is_init=st.booleans(),
 )
-def test_equals_the_layout_written_out(lengths, slack, gap, ends, with_is_init):
+def test_packed_batch_equals_the_layout_written_out(
+    lengths, slack, gap, ends, with_is_init
+):
     episodes = [
         make_episode(i + 1, n, end=end, with_is_init=with_is_init)
         for i, (n, end) in enumerate(zip(lengths, ends, strict=False))
@@ -75,7 +77,7 @@ def test_poisoned_entries_never_reach_the_batch():
     assert pack_episodes(control, 8, 2)["observation"].isnan().any()
 
 
-def test_new_memory_is_never_left_unwritten():
+def test_no_entry_is_left_unwritten():
     """With padding that torch.empty fills with NaN, none appears."""
     torch.use_deterministic_algorithms(True)  # torch.empty then returns NaN
     try:
@@ -111,7 +113,7 @@ def test_longest_episode_fits_exactly_and_one_more_step_does_not():
         pack_episodes(make_episode(1, 10), 10)
 
 
-def test_gap_leaves_blank_rows_between_episodes_only():
+def test_gap_leaves_blank_steps_between_episodes_only():
     flat = torch.cat([make_episode(1, 2), make_episode(2, 2)])
     batch = pack_episodes(flat, 8, gap=2)
     assert flags(batch) == [[1, 1, 0, 0, 0, 1, 1, 0]]
@@ -173,7 +175,7 @@ def test_lengths_known_beforehand_give_the_same_batch():
         pack_episodes(flat[:3], 10, lengths=[4, -1])
 
 
-def test_other_keys_shapes_and_types():
+def test_entries_may_have_other_keys_shapes_and_types():
     flat = make_episode(1, 4)
     pixels = torch.arange(4 * 12, dtype=torch.uint8).view(4, 3, 2, 2)
     flat["agent", "pixels"] = pixels
@@ -229,7 +231,7 @@ def test_wrong_input_is_named():
         pack_episodes(flat, 6, action_key="act")
 
 
-def test_share_of_padding():
+def test_share_of_padding_counts_the_last_steps_too():
     batch = pack_episodes(make_episode(1, 3), 5, 2)
     assert padding_share(batch).item() == pytest.approx(0.7)
     assert padding_share(batch.rename_key_("valid", "mask"), "mask").ndim == 0

@@ -48,7 +48,7 @@ def expected_piece(number, length, first, stop, begin):
     gap=st.integers(0, 2),
     known=st.booleans(),
 )
-def test_equals_a_piece_of_the_packed_episode(
+def test_packed_segment_equals_a_piece_of_the_packed_episode(
     lengths, segment_length, burn_in, gap, known
 ):
     """Previous inputs at the first row included, where the episode has them."""

@@ -1,4 +1,4 @@
-"""pack_episodes with stored memories: one segment per row, started from what it had."""
+"""pack_episodes with stored hidden states: one segment a row, started from its own."""
 
 import warnings
 
@@ -11,11 +11,11 @@ from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from resel_torchrl.replay import SegmentSampler, pack_episodes, row_layout
 from tests.replay.episodes import NAN, make_episode
 
-KEY, SIZE = ("memory", "actor"), 5
+KEY, SIZE = ("state", "actor"), 5
 
 
 def sample(lengths, segment_length, burn_in, batch_size=10**6, seed=0):
-    """The memory before step t of episode n is (n, t, 0, 0, 0)."""
+    """The hidden state before step t of episode n is (n, t, 0, 0, 0)."""
     sampler = SegmentSampler(segment_length, burn_in=burn_in, seed=seed)
     buffer = TensorDictReplayBuffer(
         storage=LazyTensorStorage(1000), sampler=sampler, batch_size=batch_size
@@ -37,8 +37,10 @@ def sample(lengths, segment_length, burn_in, batch_size=10**6, seed=0):
     burn_in=st.integers(0, 6),
     known=st.booleans(),
 )
-def test_equals_segments_packed_one_at_a_time(lengths, segment_length, burn_in, known):
-    """But for the start flag of a segment inside of its episode, and the memory."""
+def test_packed_batch_equals_segments_packed_one_at_a_time(
+    lengths, segment_length, burn_in, known
+):
+    """But for the start flag of a segment inside of its episode, and the state."""
     flat, slices = sample(lengths, segment_length, burn_in)
     row_length = segment_length + burn_in + 1
     batch = pack_episodes(
@@ -52,19 +54,19 @@ def test_equals_segments_packed_one_at_a_time(lengths, segment_length, burn_in, 
         (expected,) = pack_episodes(piece.exclude(KEY), row_length)
         step = expected["observation"][0, 1]
         expected["is_init"][0] = step == 0
-        memory = torch.zeros(row_length, SIZE)
-        memory[:, :2] = expected["observation"][0]
-        expected[KEY] = memory
+        state = torch.zeros(row_length, SIZE)
+        state[:, :2] = expected["observation"][0]
+        expected[KEY] = state
         assert set(row.keys(True, True)) == set(expected.keys(True, True))
         for key, value in expected.items(True, True):
             assert torch.equal(row[key], value), key
 
 
-def test_memory_of_a_row_takes_the_storage_of_one_column():
+def test_hidden_state_of_a_row_takes_the_storage_of_one_step():
     flat, _ = sample([9, 4], 3, 1)
-    memory = pack_episodes(flat, 50, state_key=KEY)[KEY]
-    assert memory.shape == (5, 50, SIZE)
-    assert memory.untyped_storage().nbytes() == 5 * SIZE * 4
+    state = pack_episodes(flat, 50, state_key=KEY)[KEY]
+    assert state.shape == (5, 50, SIZE)
+    assert state.untyped_storage().nbytes() == 5 * SIZE * 4
 
 
 def test_spare_rows_hold_nothing():
@@ -77,7 +79,7 @@ def test_spare_rows_hold_nothing():
     assert batch["is_init"][:5, 0].sum() == 2  # the control: two begin their episodes
 
 
-def test_memories_inside_of_a_segment_are_not_read():
+def test_hidden_states_inside_of_a_segment_are_not_read():
     flat, _ = sample([12, 7], 4, 2)
     clean = pack_episodes(flat, 7, state_key=KEY)
     inner = ~(flat["is_lead"] | flat["is_init"])
@@ -108,7 +110,9 @@ def test_every_draw_fits_the_row_layout(lengths, segment_length, burn_in, batch_
 
 def test_what_is_missing_is_named():
     flat, _ = sample([9], 3, 1)
-    with pytest.raises(KeyError, match=r"'is_lead' beside the memory.*SegmentSampler"):
+    with pytest.raises(
+        KeyError, match=r"'is_lead' beside the hidden state.*SegmentSampler"
+    ):
         pack_episodes(flat.exclude("is_lead"), 5, state_key=KEY)
     with pytest.raises(KeyError, match=r"'nothing' in the batch"):
         pack_episodes(flat, 5, state_key="nothing")

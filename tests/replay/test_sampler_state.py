@@ -40,7 +40,7 @@ def save_through_checkpoint(buffer, other, path):
 )
 @pytest.mark.parametrize("written", [8, 40], ids=["part filled", "wrapped"])
 def test_a_restored_buffer_goes_on_as_the_original(save, storage, written, tmp_path):
-    """Also with rows not yet read, an episode in progress, and later writes."""
+    """Also with writes not yet read, an episode in progress, and later writes."""
     buffer = make_buffer(100, 12, storage=storage)
     for number in range(written):
         buffer.extend(make_episode(number, 1 + number % 6))

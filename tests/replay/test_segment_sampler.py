@@ -93,7 +93,9 @@ def test_the_segments_are_the_stored_episodes_cut_up(
     batch_size=st.integers(1, 200),
     seed=st.integers(0, 2**31),
 )
-def test_size_of_a_draw(lengths, segment_length, burn_in, batch_size, seed):
+def test_a_draw_is_the_fewest_segments_that_reach_the_batch_size(
+    lengths, segment_length, burn_in, batch_size, seed
+):
     """Distinct segments until their own transitions, not the burn-in, reach B."""
     sampler = SegmentSampler(segment_length, burn_in=burn_in, seed=seed)
     buffer = make_buffer(1000, batch_size, sampler, lengths)
@@ -185,7 +187,7 @@ def test_a_restored_sampler_goes_on_as_the_original(save, tmp_path):
         load_buffer_state(other, copy.deepcopy(buffer_state(buffer)))
     else:
         other = copy.deepcopy(buffer)
-        other._sampler = pickle.loads(pickle.dumps(buffer.sampler))
+        other.set_sampler(pickle.loads(pickle.dumps(buffer.sampler)))
 
     def go_on(buffer):
         batches = []
@@ -207,7 +209,7 @@ def test_batch_larger_than_the_buffer_returns_each_segment_once_and_warns():
     assert sampled_segments(batch, [5, 5], 4) == all_segments([(0, 5), (1, 5)], 4)
 
 
-def test_other_keys():
+def test_flags_may_have_other_keys():
     sampler = SegmentSampler(
         2, burn_in=1, seed=0, lead_key="before", mask_key=("masks", "own")
     )

@@ -19,7 +19,7 @@ from tests.replay.episodes import (
 )
 
 
-def test_empty_then_fill_again():
+def test_an_emptied_buffer_forgets_its_episodes():
     buffer = make_buffer(20, 1)
     for number in range(6):
         buffer.extend(make_episode(number, 5))
@@ -80,7 +80,7 @@ def test_batch_size_must_be_positive():
         buffer.sampler.sample(buffer.storage, 0)
 
 
-def test_index_is_read_anew_when_rows_are_edited_in_place():
+def test_index_is_read_anew_after_an_edit_in_place():
     buffer = make_buffer(20, 1)
     for number in range(2):
         buffer.extend(make_episode(number, 4))
@@ -105,7 +105,7 @@ def test_sampler_attached_late_finds_what_is_stored(capacity):
     assert all_stored(buffer) == still_stored([4] * 5, capacity)
 
 
-def test_rows_written_past_the_sampler_are_found():
+def test_what_is_written_past_the_sampler_is_found():
     buffer = make_buffer(10, 1)
     for number in range(3):
         buffer.extend(make_episode(number, 4))

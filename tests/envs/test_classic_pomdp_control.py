@@ -1,3 +1,5 @@
+"""Pendulum and CartPole: Gymnasium's own episodes, of which a part is shown."""
+
 import gymnasium
 import numpy as np
 import pytest

@@ -1,10 +1,12 @@
+"""MuJoCo robots: Gymnasium's own episodes, of which a part is shown."""
+
 import logging
 
 import gymnasium
 import numpy as np
 import pytest
 
-from resel_torchrl.envs import make_gym, mujoco_pomdp, task_info
+from resel_torchrl.envs import make_gym, task_info
 from tests.envs.helpers import play, random_actions, same
 
 mujoco = pytest.importorskip("mujoco")
@@ -81,7 +83,7 @@ def test_masks_do_not_move_when_other_parts_are_left_out(part):
 
 def test_mujoco_warnings_go_to_the_log_and_to_no_file(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
-    caplog.set_level(logging.DEBUG, logger=mujoco_pomdp.__name__)
+    caplog.set_level(logging.DEBUG, logger="resel_torchrl")
     env = make_gym("HalfCheetah-V-v5")  # its model has a deprecated attribute
     assert all(record.levelno < logging.WARNING for record in caplog.records)
     env.reset(seed=0)
@@ -98,7 +100,7 @@ def test_a_handler_of_somebody_else_stays():
         messages = []
         handler = messages.append
         mujoco.set_mju_user_warning(handler)
-        mujoco_pomdp.log_warnings()
+        make_gym("HalfCheetah-V-v5")
         assert mujoco.get_mju_user_warning() is handler
     finally:
         mujoco.set_mju_user_warning(mine)

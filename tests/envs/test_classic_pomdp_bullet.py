@@ -1,8 +1,10 @@
+"""PyBullet robots: published masks, Bullet's own episodes, repeatable from seeds."""
+
 import numpy as np
 import pytest
 
-from resel_torchrl.envs import classic_pomdp, make_gym, task_info
-from resel_torchrl.envs.classic_pomdp import ROBOTS
+from resel_torchrl.envs import make_gym, task_info
+from resel_torchrl.envs.classic_pomdp import BULLET_ROBOTS
 from tests.envs.helpers import play, random_actions, same
 
 pytest.importorskip("pybullet_envs_gymnasium")
@@ -30,10 +32,10 @@ def bullet(robot):
     """The Bullet environment itself, as the package has it."""
     from pybullet_envs_gymnasium import gym_locomotion_envs
 
-    return getattr(gym_locomotion_envs, ROBOTS[robot][0])()
+    return getattr(gym_locomotion_envs, BULLET_ROBOTS[robot][0])()
 
 
-@pytest.mark.parametrize("robot", ROBOTS)
+@pytest.mark.parametrize("robot", BULLET_ROBOTS)
 def test_masks_are_the_published_ones_and_part_the_observation(robot):
     infos = {part: task_info(f"{robot}BLT-{part}-v0") for part in "FPV"}
     positions, velocities = MASKS[robot]
@@ -44,10 +46,10 @@ def test_masks_are_the_published_ones_and_part_the_observation(robot):
     assert {info.horizon for info in infos.values()} == {1000}
 
 
-@pytest.mark.parametrize("robot", ROBOTS)
+@pytest.mark.parametrize("robot", BULLET_ROBOTS)
 def test_tasks_show_what_bullet_shows(robot):
     raw = bullet(robot)
-    raw.reset(seed=123)  # only later resets are repeatable, see `make`
+    raw.reset(seed=123)  # only later resets are repeatable, see `make_bullet`
     actions = random_actions(raw, steps=120)
     expected = play(raw, 5, actions)
     for part in "FPV":
@@ -63,13 +65,13 @@ def test_tasks_show_what_bullet_shows(robot):
         assert episode.terminated == expected.terminated
 
 
-@pytest.mark.parametrize("robot", ROBOTS)
+@pytest.mark.parametrize("robot", BULLET_ROBOTS)
 def test_joints_come_as_position_then_speed(robot):
     env = make_gym(f"{robot}BLT-F-v0")
     observation = play(env, 0, random_actions(env, steps=5)).observations[-1]
     joints = env.unwrapped.robot.ordered_joints
     states = [joint.current_relative_position() for joint in joints]
-    _, n_joints, n_feet = ROBOTS[robot]
+    _, n_joints, n_feet = BULLET_ROBOTS[robot]
     assert len(joints) == n_joints
     assert len(env.unwrapped.robot.feet) == n_feet
     np.testing.assert_allclose(
@@ -77,7 +79,7 @@ def test_joints_come_as_position_then_speed(robot):
     )
 
 
-@pytest.mark.parametrize("robot", ROBOTS)
+@pytest.mark.parametrize("robot", BULLET_ROBOTS)
 def test_episode_is_a_function_of_seed_and_actions(robot):
     """To the last bit: first on its instance, after others, and on another."""
     task = f"{robot}BLT-F-v0"
@@ -92,7 +94,7 @@ def test_episode_is_a_function_of_seed_and_actions(robot):
     assert not same(play(env, 4, actions), first)
 
 
-@pytest.mark.parametrize("robot", ROBOTS)
+@pytest.mark.parametrize("robot", BULLET_ROBOTS)
 def test_control_first_episode_of_bullet_itself_is_not_repeatable(robot):
     raw = bullet(robot)
     actions = random_actions(raw, steps=50)
@@ -140,6 +142,7 @@ def test_half_cheetah_goes_on_to_the_horizon_after_a_fall():
 
 
 def test_options_reach_bullet():
-    env = classic_pomdp.make("Hopper", kept=(3,), render_mode="rgb_array")
+    env = make_gym("HopperBLT-V-v0", kept=(3,), render_mode="rgb_array")
+    assert env.observation_space.shape == (1,)
     env.reset(seed=0)
     assert env.render().shape == (240, 320, 3)

@@ -1,3 +1,5 @@
+"""Wind: what a step does, what is paid, and the sets of winds."""
+
 import math
 
 import numpy as np
