@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from recipes.benchmark.measurement import (
 )
 from resel_torchrl._random import untouched_generators
 from resel_torchrl.ops import causal_conv, gru_scan, selective_scan
-from resel_torchrl.ops._backends import Backend
+from resel_torchrl.ops._backends import Backends
 from resel_torchrl.training import matmul_precision
 
 __all__ = [
@@ -121,7 +121,7 @@ def _chosen(
     operation: str, backends: Sequence[str] | None, device: str
 ) -> Sequence[str]:
     module = importlib.import_module(f"resel_torchrl.ops.{operation}")
-    known: Mapping[str, Backend] = module.BACKENDS
+    known: Backends = module.BACKENDS
     if backends is None:
         kind = torch.device(device).type
         return [
@@ -137,7 +137,7 @@ def _chosen(
                 f"backends: expected some of {list(known)} for {operation}, got "
                 f"{name!r}; name the operations that have it."
             )
-        module.check_backend(name)
+        known.check(name)
     return backends
 
 

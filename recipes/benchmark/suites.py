@@ -353,8 +353,8 @@ def time_cores(
     Forward and backward pass run over ``[rows, length, width]``, one episode to a row,
     and give gradients of the inputs and all parameters; their time is divided by
     ``rows · length``. A step is that of one environment after half an episode, without
-    gradients. The Transformer's context is ``length``. The reference does not look at
-    start flags.
+    gradients. The Transformer's ``max_length`` is ``length``. The reference does not
+    look at start flags.
 
     Args:
         cores: Names of cores; None for all.
@@ -442,8 +442,9 @@ def core_table(measurements: Iterable[Measurement]) -> str:
 
 
 def _make(name: str, width: int, length: int) -> SequenceCore:
-    limited = name in CORES and "context" in inspect.signature(CORES[name]).parameters
-    return make_core(name, width, **({"context": length} if limited else {}))
+    options = inspect.signature(CORES[name]).parameters if name in CORES else ()
+    limit = {"max_length": length} if "max_length" in options else {}
+    return make_core(name, width, **limit)
 
 
 def _time_rows(core, x, is_init, repetitions, threads) -> list[float]:

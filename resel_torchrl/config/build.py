@@ -828,10 +828,10 @@ def length_problems(config: Config, horizon: int) -> list[str]:
         The mistakes, in sentences.
 
     >>> from resel_torchrl.config import compose
-    >>> short = compose(["core=transformer", "agent.core_kwargs.context=200"])
+    >>> short = compose(["core=transformer", "agent.core_kwargs.max_length=200"])
     >>> length_problems(short, 200)
-    ['agent.core_kwargs.context: expected at least 201, one more than the horizon of \
-200 steps, got 200; write agent.core_kwargs.context=201.']
+    ['agent.core_kwargs.max_length: expected at least 201, one more than the horizon \
+of 200 steps, got 200; write agent.core_kwargs.max_length=201.']
     """
     agent = config.agent
     core = _without_values(agent.core, agent.hidden_size, agent.core_kwargs)
@@ -839,9 +839,9 @@ def length_problems(config: Config, horizon: int) -> list[str]:
     if limit is None or limit > horizon:
         return []
     return [
-        f"agent.core_kwargs.context: expected at least {horizon + 1}, one more than "
-        f"the horizon of {horizon} steps, got {limit}; write agent.core_kwargs.context="
-        f"{horizon + 1}."
+        f"agent.core_kwargs.max_length: expected at least {horizon + 1}, one more than "
+        f"the horizon of {horizon} steps, got {limit}; write "
+        f"agent.core_kwargs.max_length={horizon + 1}."
     ]
 
 

@@ -242,6 +242,8 @@ def _core_option_problems(core: str, names: list[str]) -> list[str]:
     hint = {
         name: suggestion(name, known) if known else "It has none." for name in wrong
     }
+    for name in set(wrong) & set(CORES[core].renamed):
+        hint[name] = f"It was renamed to {CORES[core].renamed[name]}."
     return [
         f"agent.core_kwargs.{name}: the core {core!r} has no such option. {hint[name]}"
         for name in wrong

@@ -1,8 +1,9 @@
-"""The tanh-Gaussian policy head."""
+"""Policy heads: what they share, and the tanh-Gaussian one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from tensordict import NestedKey
@@ -11,114 +12,70 @@ from torch import Tensor, nn
 from torchrl.data import Bounded, Composite, TensorSpec
 from torchrl.modules import ProbabilisticActor
 
-from resel_torchrl.modules._checks import check_size
-from resel_torchrl.modules.init import xavier_linear
+from resel_torchrl.modules._layers import check_size, xavier_linear
 from resel_torchrl.modules.tanh_normal import TanhNormal
 from resel_torchrl.ops._precision import in_full_precision
 
-__all__ = [
-    "ActorHead",
-    "TanhNormalActor",
-]
+__all__ = ["Actor", "TanhNormalActor"]
 
 LOG_SCALE_MIN = -20.0
 LOG_SCALE_MAX = 2.0
 
 
-# Autocast leaves a distribution's parameters all of their digits.
-_last_layer = in_full_precision(nn.functional.linear)
+class Actor:
+    """Base of the policy heads: acting on plain tensors.
 
-
-class ActorHead(nn.Module):
-    """``Linear(observation)`` and the context, concatenated, through ELU layers.
-
-    Architecture and initialisation: arXiv 2405.15384, appendix, and its released code.
-
-    Args:
-        observation_size: size of the observation.
-        output_size: size of the output, which has no activation.
-        context_size: size of the encoder's context.
-        embedding_size: output size of the observation map.
-        hidden_sizes: widths of the hidden layers.
-
-    Example:
-        >>> import torch
-        >>> from resel_torchrl.modules.actor import ActorHead
-        >>> head = ActorHead(3, 2, 5, embedding_size=4, hidden_sizes=(8,))
-        >>> head.outputs(torch.zeros(7, 3), torch.zeros(7, 5)).shape
-        torch.Size([7, 2])
+    A subclass is also a TensorDict module whose first part is an :class:`ActorHead`.
     """
 
-    def __init__(
-        self,
-        observation_size: int,
-        output_size: int,
-        context_size: int,
-        embedding_size: int,
-        hidden_sizes: Sequence[int],
-    ) -> None:
-        super().__init__()
-        self.observation_size = observation_size
-        self.context_size = context_size
-        self.observation_map = xavier_linear(observation_size, embedding_size)
-        layers: list[nn.Module] = []
-        width = embedding_size + context_size
-        for hidden_size in hidden_sizes:
-            layers += [xavier_linear(width, hidden_size), nn.ELU(inplace=True)]
-            width = hidden_size
-        layers.append(xavier_linear(width, output_size))
-        self.layers = nn.Sequential(*layers)
+    @property
+    def network(self) -> ActorHead:
+        """The layers, from observation and context to what the head computes."""
+        return self.module[0].module
 
-    def distribution(self, outputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Return what a policy makes of :meth:`outputs`; here these themselves."""
-        return outputs
-
-    def forward(
-        self, observation: Tensor, context: Tensor
-    ) -> Tensor | tuple[Tensor, ...]:
-        """Return :meth:`distribution` of :meth:`outputs`."""
-        return self.distribution(self.outputs(observation, context))
-
-    def outputs(self, observation: Tensor, context: Tensor) -> Tensor:
-        """Return the last layer's output, ``[*B, output_size]``.
+    def head(self, observation: Tensor, context: Tensor) -> Any:
+        """Return what the layers give to the distribution.
 
         Args:
             observation: ``[*B, observation_size]``.
             context: ``[*B, context_size]``.
 
+        Returns:
+            ``loc`` and ``scale`` before tanh, the probabilities of the actions, or the
+            action without noise: each ``[*B, action_size]``.
+
         Raises:
             ValueError: if a last dimension has another size.
         """
-        check_size(self, "observation", observation, self.observation_size)
-        check_size(self, "context", context, self.context_size)
-        hidden = torch.cat([self.observation_map(observation), context], -1)
-        *layers, last = self.layers
-        for layer in layers:
-            hidden = layer(hidden)
-        return _last_layer(hidden, last.weight, last.bias)
+        return self.network(observation, context)
+
+    def act(
+        self, observation: Tensor, context: Tensor, deterministic: bool = False
+    ) -> Tensor:
+        """Return actions ``[*B, action_size]`` on plain tensors.
+
+        Args:
+            observation: ``[*B, observation_size]``.
+            context: ``[*B, context_size]``.
+            deterministic: take the mode, not a sample.
+        """
+        return self.draw(self.network.outputs(observation, context), deterministic)
+
+    def draw(self, outputs: Tensor, deterministic: bool = False) -> Tensor:
+        """Return actions from the last layer's outputs; each head has its own."""
+        raise NotImplementedError
 
 
-class TanhNormalHead(ActorHead):
-    """Map (observation, context) to mean and standard deviation before tanh."""
-
-    def distribution(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``loc`` and ``scale``, each ``[*B, action_size]``."""
-        loc, log_scale = outputs.chunk(2, -1)
-        return loc, log_scale.clamp(LOG_SCALE_MIN, LOG_SCALE_MAX).exp()
-
-
-class TanhNormalActor(ProbabilisticActor):
+class TanhNormalActor(Actor, ProbabilisticActor):
     """Tanh-Gaussian policy head on an observation and a context.
 
     ``Linear(observation)`` and the context, concatenated, go through ELU layers to
-    the mean and log standard deviation of a normal distribution, which tanh
-    squashes into (-1, 1). The log standard deviation is clamped to [-20, 2].
-    Architecture and initialisation: arXiv 2405.15384, appendix, and its released
-    code. It is a ``ProbabilisticTensorDictSequential``, so ``SACLoss`` takes it.
+    the mean and log standard deviation (clamped to [-20, 2]) of a normal distribution,
+    which tanh squashes into (-1, 1). Source: arXiv 2405.15384, appendix, and its
+    released code. As a ``ProbabilisticTensorDictSequential`` it goes into ``SACLoss``.
 
-    It reads ``observation_key`` and ``context_key`` and writes ``loc``, ``scale``,
-    ``action_key`` and, with ``return_log_prob``, ``sample_log_prob``. Actions are
-    drawn at random, or are ``tanh(loc)`` under
+    It writes ``loc``, ``scale``, ``action_key`` and, with ``return_log_prob``,
+    ``sample_log_prob``. Actions are samples, or ``tanh(loc)`` under
     ``set_exploration_type(ExplorationType.DETERMINISTIC)``.
 
     Args:
@@ -149,9 +106,6 @@ class TanhNormalActor(ProbabilisticActor):
         ... )
         >>> actor(data)["action"].shape
         torch.Size([4, 2])
-        >>> loc, scale = actor.head(data["observation"], data["context_actor"])
-        >>> torch.equal(loc, data["loc"])
-        True
     """
 
     def __init__(
@@ -190,47 +144,72 @@ class TanhNormalActor(ProbabilisticActor):
             log_prob_key="sample_log_prob",
         )
 
-    def head(self, observation: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation before tanh.
-
-        Args:
-            observation: ``[*B, observation_size]``.
-            context: ``[*B, context_size]``.
-
-        Returns:
-            ``loc`` and ``scale``, each ``[*B, action_size]``.
-
-        Raises:
-            ValueError: if a last dimension has another size.
-        """
-        return self.network(observation, context)
-
-    @property
-    def network(self) -> ActorHead:
-        """The head's network."""
-        return self.module[0].module
-
-    def act(
-        self, observation: Tensor, context: Tensor, deterministic: bool = False
-    ) -> Tensor:
-        """Return actions, sampled or ``tanh(loc)``, on plain tensors.
-
-        Args:
-            observation: ``[*B, observation_size]``.
-            context: ``[*B, context_size]``.
-            deterministic: take the mode in place of a sample.
-
-        Returns:
-            ``[*B, action_size]``, each entry in (-1, 1).
-        """
-        return self.draw(self.network.outputs(observation, context), deterministic)
-
     def draw(self, outputs: Tensor, deterministic: bool = False) -> Tensor:
-        """Return actions ``[*B, action_size]`` from the network's outputs."""
+        """Return actions in (-1, 1), ``[*B, action_size]``."""
         loc, scale = self.network.distribution(outputs)
         if not deterministic:
             loc = loc + scale * torch.randn_like(loc)
         return torch.tanh(loc)
+
+
+class ActorHead(nn.Module):
+    """``Linear(observation)`` beside the context, ELU layers, and a linear output.
+
+    Architecture and initialisation: arXiv 2405.15384, appendix, and its released code.
+    """
+
+    def __init__(
+        self,
+        observation_size: int,
+        output_size: int,
+        context_size: int,
+        embedding_size: int,
+        hidden_sizes: Sequence[int],
+    ) -> None:
+        super().__init__()
+        self.observation_size = observation_size
+        self.context_size = context_size
+        self.observation_map = xavier_linear(observation_size, embedding_size)
+        layers: list[nn.Module] = []
+        width = embedding_size + context_size
+        for hidden_size in hidden_sizes:
+            layers += [xavier_linear(width, hidden_size), nn.ELU(inplace=True)]
+            width = hidden_size
+        layers.append(xavier_linear(width, output_size))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(
+        self, observation: Tensor, context: Tensor
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Return :meth:`distribution` of :meth:`outputs`."""
+        return self.distribution(self.outputs(observation, context))
+
+    def outputs(self, observation: Tensor, context: Tensor) -> Tensor:
+        """Return the last layer's output, ``[*B, output_size]``."""
+        check_size(self, "observation", observation, self.observation_size)
+        check_size(self, "context", context, self.context_size)
+        hidden = torch.cat([self.observation_map(observation), context], -1)
+        *layers, last = self.layers
+        for layer in layers:
+            hidden = layer(hidden)
+        return _last_layer(hidden, last.weight, last.bias)
+
+    def distribution(self, outputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return the distribution's parameters, here the outputs themselves."""
+        return outputs
+
+
+class TanhNormalHead(ActorHead):
+    """Map observation and context to mean and standard deviation before tanh."""
+
+    def distribution(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``loc`` and ``scale``, each ``[*B, action_size]``."""
+        loc, log_scale = outputs.chunk(2, -1)
+        return loc, log_scale.clamp(LOG_SCALE_MIN, LOG_SCALE_MAX).exp()
+
+
+# Autocast would leave a distribution's parameters too few digits.
+_last_layer = in_full_precision(nn.functional.linear)
 
 
 def check_action_spec(spec: TensorSpec, size: int, key: NestedKey) -> None:

@@ -1,4 +1,4 @@
-"""The four networks of an agent and their loss, put together from plain values."""
+"""The networks of an agent, built from plain values."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from typing import Any
 
 from torch import nn
 
-from resel_torchrl.modules.actor import TanhNormalActor
+from resel_torchrl.modules.actor import Actor, TanhNormalActor
 from resel_torchrl.modules.categorical_actor import CategoricalActor
 from resel_torchrl.modules.context_encoder import ContextEncoder, context_inputs
 from resel_torchrl.modules.deterministic_actor import DeterministicActor
 from resel_torchrl.modules.ensemble_critic import DiscreteEnsembleCritic, EnsembleCritic
 
 __all__ = ["Actor", "Agent", "make_agent"]
-
-Actor = TanhNormalActor | CategoricalActor | DeterministicActor
 
 _HEADS: dict[str, tuple[type, type]] = {
     "resel": (TanhNormalActor, EnsembleCritic),
@@ -27,7 +25,7 @@ _HEADS: dict[str, tuple[type, type]] = {
 
 @dataclass
 class Agent:
-    """Encoder and head of the actor, encoder and heads of the critic.
+    """Encoder and head of the actor, encoder and ensemble of the critic.
 
     >>> agent = make_agent(3, 1, core="gru", hidden_size=16, n_critics=2)
     >>> isinstance(agent, Agent), list(agent.modules())
@@ -42,12 +40,8 @@ class Agent:
 
     def modules(self) -> dict[str, nn.Module]:
         """The four networks by name."""
-        return {
-            "actor_encoder": self.actor_encoder,
-            "actor": self.actor,
-            "critic_encoder": self.critic_encoder,
-            "critic": self.critic,
-        }
+        names = ("actor_encoder", "actor", "critic_encoder", "critic")
+        return {name: getattr(self, name) for name in names}
 
 
 def make_agent(
@@ -66,7 +60,7 @@ def make_agent(
     exploration_noise: float | None = None,
     probability_floor: float | None = None,
 ) -> Agent:
-    """Builds the networks of RESeL (arXiv 2405.15384, section 4 and appendix).
+    """Build the networks of RESeL (arXiv 2405.15384, section 4 and appendix).
 
     Actor and critic each own an encoder of the same make. Initial weights come from
     PyTorch's global generator.
@@ -81,25 +75,22 @@ def make_agent(
         embedding_size: Width of each input's linear map.
         hidden_size: Width of the core.
         context_size: Size of the context.
-        head_sizes: Hidden layers of the actor head and of each critic head.
-        n_critics: Critic heads.
-        algorithm: What the heads are for: `resel`, `discrete_resel` (discrete actions)
-            or `td3_resel` (deterministic actor).
-        exploration_noise: Of `td3_resel`: standard deviation of the noise that acting
-            adds; None takes 0.1.
-        probability_floor: Of `discrete_resel`: what is added to the probability of each
-            action; None takes 0.01.
+        head_sizes: Hidden layers of the actor and of each critic.
+        n_critics: Number of critics.
+        algorithm: `resel`, `discrete_resel` (discrete actions) or `td3_resel`
+            (deterministic actor).
+        exploration_noise: Standard deviation of the noise with which `td3_resel`
+            acts; None for 0.1.
+        probability_floor: What `discrete_resel` adds to the probability of each
+            action; None for 0.01.
 
     Raises:
-        ValueError: From an unknown algorithm, or an option that its actor does not
+        ValueError: For an unknown algorithm, or an option that its actor does not
             have.
 
     >>> agent = make_agent(3, 1, core="gru", hidden_size=16, n_critics=2)
     >>> agent.actor_encoder.context_size
     128
-    >>> small = dict(core="gru", hidden_size=16, n_critics=2)
-    >>> type(make_agent(3, 2, algorithm="discrete_resel", **small).actor).__name__
-    'CategoricalActor'
     """
     if algorithm not in _HEADS:
         raise ValueError(
@@ -118,38 +109,27 @@ def make_agent(
                 f"{value}; leave it out, or take algorithm={owner!r}."
             )
         actor_options[name] = value
-    make_actor, make_critic = _HEADS[algorithm]
-    inputs = context_inputs(observation_size, action_size, reward=reward_input)
-    encoders = {
-        role: ContextEncoder(
-            inputs,
+
+    def encoder(role: str) -> ContextEncoder:
+        return ContextEncoder(
+            context_inputs(observation_size, action_size, reward=reward_input),
             core,
             embedding_size=embedding_size,
             hidden_size=hidden_size,
             context_size=context_size,
-            core_kwargs=dict(core_kwargs or {}),
+            core_kwargs=core_kwargs,
             out_key=f"context_{role}",
         )
-        for role in ("actor", "critic")
-    }
+
+    make_actor, make_critic = _HEADS[algorithm]
+    sizes = (observation_size, action_size, context_size)
+    widths = {"embedding_size": embedding_size, "hidden_sizes": tuple(head_sizes)}
+    # In this order, which decides what is drawn for which.
+    actor_encoder, critic_encoder = encoder("actor"), encoder("critic")
     return Agent(
-        actor_encoder=encoders["actor"],
-        actor=make_actor(
-            observation_size,
-            action_size,
-            context_size,
-            embedding_size=embedding_size,
-            hidden_sizes=tuple(head_sizes),
-            **actor_options,
-        ),
-        critic_encoder=encoders["critic"],
-        critic=make_critic(
-            observation_size,
-            action_size,
-            context_size,
-            n_critics=n_critics,
-            embedding_size=embedding_size,
-            hidden_sizes=tuple(head_sizes),
-        ),
+        actor_encoder=actor_encoder,
+        actor=make_actor(*sizes, **widths, **actor_options),
+        critic_encoder=critic_encoder,
+        critic=make_critic(*sizes, n_critics=n_critics, **widths),
         algorithm=algorithm,
     )

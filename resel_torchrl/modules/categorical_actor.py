@@ -11,63 +11,32 @@ from torch import Tensor, nn
 from torchrl.data import Composite, OneHot, TensorSpec
 from torchrl.modules import OneHotCategorical, ProbabilisticActor
 
-from resel_torchrl.modules.actor import ActorHead
+from resel_torchrl.modules.actor import Actor, ActorHead
 
 __all__ = ["CategoricalActor"]
 
 
-class OneModeOneHot(OneHotCategorical):
-    """TorchRL's ``OneHotCategorical`` with one action as its mode, ties or not.
-
-    TorchRL marks all actions that are equally probable, which is no one-hot action.
-    """
-
-    @property
-    def mode(self) -> Tensor:
-        return nn.functional.one_hot(self.probs.argmax(-1), self.num_samples)
-
-
-class CategoricalHead(ActorHead):
-    """Map (observation, context) to the probabilities of the actions."""
-
-    probability_floor: float
-
-    def distribution(self, outputs: Tensor) -> Tensor:
-        """Return the probabilities, ``[*B, action_size]``."""
-        probs = outputs.softmax(-1) + self.probability_floor
-        return probs / probs.sum(-1, keepdim=True)
-
-
-class CategoricalActor(ProbabilisticActor):
+class CategoricalActor(Actor, ProbabilisticActor):
     """Categorical policy head on an observation and a context; actions are one-hot.
 
-    ``Linear(observation)`` and the context, concatenated, go through ELU layers to
-    one number per action. Probabilities are ``softmax + 0.01``, normalised again, so
-    that no action dies out. Architecture and initialisation: arXiv 2405.15384,
-    appendix, and its released code. Over an episode of ``T`` steps a policy does what
-    it means to do at each of them with a probability of about
-    ``1 - T * (action_size - 1) * probability_floor`` at most, so that a long task
-    without room for a mistake wants a smaller floor.
+    Layers as in :class:`TanhNormalActor`, to one number per action. Probabilities are
+    ``softmax + probability_floor``, normalised again, so that no action dies out
+    (arXiv 2405.15384, appendix, and its released code). Over an episode of ``T`` steps
+    a policy does what it means to do at each of them with a probability of about
+    ``1 - T * (action_size - 1) * probability_floor`` at most: a long task without room
+    for a mistake wants a smaller floor.
 
-    It reads ``observation_key`` and ``context_key`` and writes ``probs``,
-    ``action_key`` and, with ``return_log_prob``, ``sample_log_prob``. Actions are
-    integers 0 and 1, as TorchRL's ``OneHotCategorical`` policies write them and its
-    environments take them. They are drawn at random, or are the mode under
-    ``set_exploration_type(ExplorationType.DETERMINISTIC)``.
+    It writes ``probs``, ``action_key`` (integers 0 and 1, as TorchRL's environments
+    take them) and, with ``return_log_prob``, ``sample_log_prob``. Actions are samples,
+    or the mode under ``set_exploration_type(ExplorationType.DETERMINISTIC)``.
+
+    Args not listed are those of :class:`TanhNormalActor`.
 
     Args:
-        observation_size: size of the observation.
         action_size: number of actions.
-        context_size: size of the encoder's context.
-        embedding_size: output size of the observation map.
-        hidden_sizes: widths of the hidden layers.
         probability_floor: what is added to the probability of each action, from 1e-6
             to 1.
         spec: one-hot action spec; ``None`` makes one.
-        observation_key: entry with the observation, ``[*B, observation_size]``.
-        context_key: entry with the context, ``[*B, context_size]``.
-        action_key: entry to write the action to, ``[*B, action_size]``.
-        return_log_prob: write ``sample_log_prob``, ``[*B]``, too.
 
     Raises:
         ValueError: if ``spec`` is not a one-hot spec of ``action_size`` actions, or the
@@ -76,17 +45,9 @@ class CategoricalActor(ProbabilisticActor):
     Example:
         >>> import torch
         >>> from resel_torchrl.modules import CategoricalActor
-        >>> from tensordict import TensorDict
         >>> actor = CategoricalActor(3, 2, context_size=5)
-        >>> data = TensorDict(
-        ...     observation=torch.zeros(4, 3),
-        ...     context_actor=torch.zeros(4, 5),
-        ...     batch_size=[4],
-        ... )
-        >>> actor(data)["action"].sum(-1)
-        tensor([1, 1, 1, 1])
-        >>> bool((data["probs"] >= 0.01 / 1.02).all())
-        True
+        >>> actor.act(torch.zeros(4, 3), torch.zeros(4, 5)).sum(-1)
+        tensor([1., 1., 1., 1.])
     """
 
     def __init__(
@@ -131,46 +92,36 @@ class CategoricalActor(ProbabilisticActor):
             log_prob_key="sample_log_prob",
         )
 
-    def head(self, observation: Tensor, context: Tensor) -> Tensor:
-        """Return the probabilities of the actions, ``[*B, action_size]``.
-
-        Args:
-            observation: ``[*B, observation_size]``.
-            context: ``[*B, context_size]``.
-
-        Raises:
-            ValueError: if a last dimension has another size.
-        """
-        return self.network(observation, context)
-
-    @property
-    def network(self) -> ActorHead:
-        """The head's network."""
-        return self.module[0].module
-
-    def act(
-        self, observation: Tensor, context: Tensor, deterministic: bool = False
-    ) -> Tensor:
-        """Return one-hot actions, drawn or the most probable, on plain tensors.
-
-        Args:
-            observation: ``[B, observation_size]``.
-            context: ``[B, context_size]``.
-            deterministic: take the mode in place of a sample.
-
-        Returns:
-            ``[B, action_size]`` of the observation's dtype.
-        """
-        return self.draw(self.network.outputs(observation, context), deterministic)
-
     def draw(self, outputs: Tensor, deterministic: bool = False) -> Tensor:
-        """Return one-hot actions ``[B, action_size]`` from the network's outputs."""
+        """Return one-hot actions ``[B, action_size]`` of the outputs' dtype."""
         probs = self.network.distribution(outputs)
         if deterministic:
             index = probs.argmax(-1, keepdim=True)
         else:
             index = torch.multinomial(probs, 1)
         return torch.zeros_like(probs).scatter_(-1, index, 1.0)
+
+
+class CategoricalHead(ActorHead):
+    """Map observation and context to the probabilities of the actions."""
+
+    probability_floor: float
+
+    def distribution(self, outputs: Tensor) -> Tensor:
+        """Return the probabilities, ``[*B, action_size]``."""
+        probs = outputs.softmax(-1) + self.probability_floor
+        return probs / probs.sum(-1, keepdim=True)
+
+
+class OneModeOneHot(OneHotCategorical):
+    """TorchRL's ``OneHotCategorical`` with one action as its mode, ties or not.
+
+    TorchRL marks all actions that are equally probable, which is no one-hot action.
+    """
+
+    @property
+    def mode(self) -> Tensor:
+        return nn.functional.one_hot(self.probs.argmax(-1), self.num_samples)
 
 
 def _check_one_hot_spec(spec: TensorSpec, size: int, key: NestedKey) -> None:

@@ -11,42 +11,23 @@ from torch import Tensor
 from torchrl.data import Bounded, TensorSpec
 from torchrl.modules import AdditiveGaussianModule
 
-from resel_torchrl.modules.actor import ActorHead, check_action_spec
+from resel_torchrl.modules.actor import Actor, ActorHead, check_action_spec
 
 __all__ = ["DeterministicActor"]
 
 
-class DeterministicHead(ActorHead):
-    """Map (observation, context) to an action."""
-
-    def distribution(self, outputs: Tensor) -> Tensor:
-        """Return the action, ``[*B, action_size]``."""
-        return outputs.tanh()
-
-
-class DeterministicActor(TensorDictSequential):
+class DeterministicActor(Actor, TensorDictSequential):
     """Tanh policy head on an observation and a context, with noise while exploring.
 
-    ``Linear(observation)`` and the context, concatenated, go through ELU layers and
-    tanh to the action. TorchRL's ``AdditiveGaussianModule`` adds normal noise to it
-    and clips the sum to [-1, 1], but under
-    ``set_exploration_type(ExplorationType.DETERMINISTIC)``. Layers and initialisation
-    as in :class:`TanhNormalActor`; TD3: `arXiv 1802.09477
-    <https://arxiv.org/abs/1802.09477>`_.
+    Layers as in :class:`TanhNormalActor`, then tanh. TorchRL's
+    ``AdditiveGaussianModule`` adds normal noise to the action and clips the sum to
+    [-1, 1], except under ``set_exploration_type(ExplorationType.DETERMINISTIC)``.
+    Source: TD3, `arXiv 1802.09477 <https://arxiv.org/abs/1802.09477>`_.
 
-    It reads ``observation_key`` and ``context_key`` and writes ``action_key``.
+    Args not listed are those of :class:`TanhNormalActor`.
 
     Args:
-        observation_size: size of the observation.
-        action_size: size of the action.
-        context_size: size of the encoder's context.
-        embedding_size: output size of the observation map.
-        hidden_sizes: widths of the hidden layers.
         exploration_noise: standard deviation of the noise.
-        spec: action spec, with bounds [-1, 1]; ``None`` makes one.
-        observation_key: entry with the observation, ``[*B, observation_size]``.
-        context_key: entry with the context, ``[*B, context_size]``.
-        action_key: entry to write the action to, ``[*B, action_size]``.
 
     Raises:
         ValueError: if ``spec`` is not a bounded spec of ``action_size`` entries in
@@ -55,21 +36,11 @@ class DeterministicActor(TensorDictSequential):
     Example:
         >>> import torch
         >>> from resel_torchrl.modules import DeterministicActor
-        >>> from tensordict import TensorDict
-        >>> from torchrl.envs import ExplorationType, set_exploration_type
         >>> actor = DeterministicActor(3, 2, context_size=5)
-        >>> data = TensorDict(
-        ...     observation=torch.zeros(4, 3),
-        ...     context_actor=torch.zeros(4, 5),
-        ...     batch_size=[4],
-        ... )
-        >>> with set_exploration_type(ExplorationType.DETERMINISTIC):
-        ...     action = actor(data.clone())["action"]
-        >>> torch.equal(action, actor.head(data["observation"], data["context_actor"]))
+        >>> observation, context = torch.zeros(4, 3), torch.zeros(4, 5)
+        >>> action = actor.act(observation, context, deterministic=True)
+        >>> torch.equal(action, actor.head(observation, context))
         True
-        >>> with set_exploration_type(ExplorationType.RANDOM):
-        ...     torch.equal(action, actor(data)["action"])
-        False
     """
 
     def __init__(
@@ -111,42 +82,18 @@ class DeterministicActor(TensorDictSequential):
         self.exploration_noise = exploration_noise
         self.spec = spec
 
-    def head(self, observation: Tensor, context: Tensor) -> Tensor:
-        """Return the action without noise, ``[*B, action_size]``.
-
-        Args:
-            observation: ``[*B, observation_size]``.
-            context: ``[*B, context_size]``.
-
-        Raises:
-            ValueError: if a last dimension has another size.
-        """
-        return self.network(observation, context)
-
-    @property
-    def network(self) -> ActorHead:
-        """The head's network."""
-        return self.module[0].module
-
-    def act(
-        self, observation: Tensor, context: Tensor, deterministic: bool = False
-    ) -> Tensor:
-        """Return actions, with noise or without, on plain tensors.
-
-        Args:
-            observation: ``[*B, observation_size]``.
-            context: ``[*B, context_size]``.
-            deterministic: leave the noise out.
-
-        Returns:
-            ``[*B, action_size]``, each entry in [-1, 1].
-        """
-        return self.draw(self.network.outputs(observation, context), deterministic)
-
     def draw(self, outputs: Tensor, deterministic: bool = False) -> Tensor:
-        """Return actions ``[*B, action_size]`` from the network's outputs."""
+        """Return actions in [-1, 1], ``[*B, action_size]``."""
         action = self.network.distribution(outputs)
         if not deterministic:
             noise = self.exploration_noise * torch.randn_like(action)
             action = (action + noise).clamp(-1.0, 1.0)
         return action
+
+
+class DeterministicHead(ActorHead):
+    """Map observation and context to an action."""
+
+    def distribution(self, outputs: Tensor) -> Tensor:
+        """Return the action, ``[*B, action_size]``."""
+        return outputs.tanh()

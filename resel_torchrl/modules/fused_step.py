@@ -33,34 +33,26 @@ class FusedStep:
     """One step of a context encoder and of the head on it, for one environment.
 
     The same computation as ``encoder.encode_step`` and ``head.outputs``, to rounding,
-    in about ten calls of Numba kernels in place of some sixty of PyTorch's. It reads
-    the modules' own parameters where they lie; :meth:`bind` looks them up anew, which
-    is needed only after one was replaced and not just changed.
+    in about ten calls of Numba kernels where PyTorch takes some sixty. It reads the
+    modules' own parameters where they lie; call :meth:`bind` after one was replaced
+    (not just changed).
 
     Args:
         encoder: with ``Linear`` pre-encoders and a GRU, LSTM, Mamba or position-wise
             core.
-        head: network with ``observation_map`` and ``layers``, as every actor of this
-            package has in ``actor.network``.
+        head: an actor's ``network``.
 
     Raises:
         ValueError: if :meth:`obstacle` names one.
 
     Example:
         >>> import numpy as np
-        >>> import torch
-        >>> from resel_torchrl.modules import ContextEncoder, TanhNormalActor
-        >>> encoder = ContextEncoder({"observation": 3}, "gru", hidden_size=8)
-        >>> actor = TanhNormalActor(3, 2)
-        >>> step = FusedStep(encoder, actor.network)
-        >>> observation, state = np.ones(3, np.float32), np.zeros(8, np.float32)
-        >>> outputs = step([observation], observation, state)
-        >>> context, _ = encoder.encode_step(
-        ...     [torch.ones(1, 3)], torch.tensor([True]), torch.zeros(1, 8)
-        ... )
-        >>> wanted = actor.network.outputs(torch.ones(1, 3), context)
-        >>> bool((torch.from_numpy(outputs) - wanted[0]).abs().max() < 1e-5)
-        True
+        >>> from resel_torchrl.modules import FusedStep, make_agent
+        >>> agent = make_agent(3, 2, core="gru", hidden_size=8)
+        >>> step = FusedStep(agent.actor_encoder, agent.actor.network)
+        >>> inputs = [np.ones(size, np.float32) for size in (3, 3, 2)]
+        >>> step(inputs, inputs[0], np.zeros(8, np.float32)).shape
+        (4,)
     """
 
     def __init__(self, encoder: ContextEncoder, head: nn.Module) -> None:
@@ -72,7 +64,7 @@ class FusedStep:
 
     @staticmethod
     def obstacle(encoder: ContextEncoder, head: nn.Module) -> str:
-        """Why the networks cannot be fused: a sentence, empty if they can."""
+        """Say why the networks cannot be fused; empty if they can."""
         lacking = FusedStep.core_obstacle(type(encoder.core))
         if lacking:
             return lacking
@@ -94,7 +86,7 @@ class FusedStep:
 
     @staticmethod
     def core_obstacle(core: type[SequenceCore]) -> str:
-        """Why no encoder with such a core can be fused here, empty if some can."""
+        """Say why no encoder with such a core can be fused here; empty if some can."""
         if not is_usable("numba"):
             return (
                 "expected the package numba, got none; install it with: pip install "
@@ -109,13 +101,11 @@ class FusedStep:
         return ""
 
     def bind(self) -> None:
-        """Looks the parameters up, and lays out memory for what is between layers."""
+        """Look the parameters up, and allocate what lies between layers."""
         encoder, head, trunk = self.encoder, self.head, self.encoder.trunk
         self._inputs = [_dense(layer) for layer in encoder.pre_encoders]
-        self._into, self._out_of = (
-            _dense(trunk.in_projection),
-            _dense(trunk.out_projection),
-        )
+        self._into = _dense(trunk.in_projection)
+        self._out_of = _dense(trunk.out_projection)
         self._core = STEPS[type(encoder.core)](encoder.core)
         self._observed = _dense(head.observation_map)
         self._layers = [_dense(m) for m in head.layers if isinstance(m, nn.Linear)]
@@ -131,15 +121,15 @@ class FusedStep:
     def __call__(
         self, inputs: Sequence[np.ndarray], observation: np.ndarray, state: np.ndarray
     ) -> np.ndarray:
-        """Advances one step.
+        """Advance one step.
 
         Args:
             inputs: one float32 vector for each of the encoder's ``input_keys``.
             observation: what the head sees, ``[observation_size]``.
-            state: memory, ``[state_size]``; it is changed in place. Zero at a start.
+            state: hidden state, ``[state_size]``, changed in place; zero at a start.
 
         Returns:
-            The head's outputs, in memory that the next call uses again.
+            The head's outputs, in an array that the next call overwrites.
         """
         dense, elu = step_cpu.dense, step_cpu.elu
         for (weight, bias), x, part in zip(
@@ -172,11 +162,7 @@ def _dense(layer: nn.Linear) -> tuple[np.ndarray, np.ndarray]:
 def _gated(kernel_name: str, gates: int) -> Callable[[SequenceCore], Step]:
     def bound(core: SequenceCore) -> Step:
         run = getattr(step_cpu, kernel_name)
-        weights = [
-            _array(getattr(core, f"{kind}_{part}_l0"))
-            for kind in ("weight", "bias")
-            for part in ("ih", "hh")
-        ]
+        weights = [_array(parameter) for parameter in core.cell_parameters]
         size = core.input_size
         scratch = np.empty((2, gates * size), np.float32)
 

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from tensordict.nn import TensorDictSequential
 
-from resel_torchrl.modules.actor import TanhNormalActor
-from resel_torchrl.modules.categorical_actor import CategoricalActor
+from resel_torchrl.modules.actor import Actor
 from resel_torchrl.modules.context_encoder import ContextEncoder
-from resel_torchrl.modules.deterministic_actor import DeterministicActor
 
 __all__ = ["make_policy"]
 
 
-def make_policy(
-    actor_encoder: ContextEncoder,
-    actor: TanhNormalActor | CategoricalActor | DeterministicActor,
-) -> TensorDictSequential:
+def make_policy(actor_encoder: ContextEncoder, actor: Actor) -> TensorDictSequential:
     """Join encoder and head into a policy for collectors and environments.
 
     It shares its parameters with both and writes the action and the encoder's next
-    memory only: contexts and distribution parameters would fill the replay buffer.
+    hidden state only: contexts and distribution parameters would fill the replay
+    buffer.
 
     Args:
         actor_encoder: writes the context.
@@ -33,17 +29,9 @@ def make_policy(
         ValueError: if the head does not read the context that the encoder writes.
 
     Example:
-        >>> from resel_torchrl.modules import (
-        ...     ContextEncoder,
-        ...     TanhNormalActor,
-        ...     context_inputs,
-        ...     make_policy,
-        ... )
-        >>> policy = make_policy(
-        ...     ContextEncoder(context_inputs(3, 1), "gru", context_size=8),
-        ...     TanhNormalActor(3, 1, context_size=8),
-        ... )
-        >>> policy.out_keys
+        >>> from resel_torchrl.modules import make_agent, make_policy
+        >>> agent = make_agent(3, 1, core="gru")
+        >>> make_policy(agent.actor_encoder, agent.actor).out_keys
         ['action', ('next', 'context_actor_state')]
     """
     if actor_encoder.out_key not in actor.in_keys:

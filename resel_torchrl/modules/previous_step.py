@@ -25,53 +25,31 @@ _PREFIX = "prev_"
 # Where the action is kept between the inverse pass, which sees it as the policy
 # wrote it, and the step, which sees it as the environment takes it.
 _POLICY_ACTION = "_previous_step_action"
-
-
-def is_previous(key: NestedKey) -> bool:
-    """Tell whether the last part of ``key`` begins with ``prev_``.
-
-    Example:
-        >>> from resel_torchrl.modules.previous_step import is_previous
-        >>> is_previous("prev_action"), is_previous(("agent", "observation"))
-        (True, False)
-    """
-    key = unravel_key(key)
-    return (key if isinstance(key, str) else key[-1]).startswith(_PREFIX)
-
-
-def source_key(key: NestedKey) -> NestedKey:
-    """Return ``key`` without ``prev_``: the entry whose previous value it holds.
-
-    Example:
-        >>> from resel_torchrl.modules.previous_step import source_key
-        >>> source_key(("agent", "prev_observation"))
-        ('agent', 'observation')
-    """
-    key = unravel_key(key)
-    if isinstance(key, str):
-        return key[len(_PREFIX) :]
-    return (*key[:-1], key[-1][len(_PREFIX) :])
+_MISSING = {
+    "reward": "PreviousStep: expected a step of the environment to return {source!r}, "
+    "which {key!r} repeats; got {got}. Have the environment return it, or leave "
+    "{key!r} out of the inputs.",
+    "observation": "PreviousStep: expected the data given to step() to hold "
+    "{source!r}, which {key!r} repeats; got {got}. Pass on the data that reset() or "
+    "the last step returned.",
+}
 
 
 class PreviousStep(TensorDictPrimer):
     """Supply what happened one step before: observation, action and reward.
 
-    At time t an entry ``prev_x`` holds ``x`` of time t-1: the observation that the
-    policy saw, the action as the policy wrote it (before any inverse transform,
-    such as ``ActionScaling``) and the reward that this action brought. After a
-    reset all are zero, in batched environments for the reset ones only.
+    At time t an entry ``prev_x`` holds ``x`` of time t-1, taken from the same level of
+    nesting: the observation that the policy saw, the action as the policy wrote it
+    (before any inverse transform, such as ``ActionScaling``), the reward that this
+    action brought, ``[*B, 1]``. Integer and one-hot actions become floating point, a
+    ``Categorical`` action one-hot. After a reset all are zero, in batched environments
+    for the reset ones only.
 
-    The entry ``prev_x`` is made from ``x`` at the same level of nesting. Integer
-    and one-hot actions become floating point; a ``Categorical`` action becomes
-    one-hot. ``prev_reward`` has the reward's shape, ``[*B, 1]``.
+    It is a primer: ``carried`` entries, such as an encoder's hidden state, start at
+    zero too, and pass from step to step as the policy writes them under ``"next"``.
 
-    It is a primer: ``carried`` entries, such as an encoder's memory, start at zero
-    too, and pass from step to step as the policy writes them under ``"next"``.
-
-    Append it last, so that it sees observations and rewards as the policy does.
-    It is skipped when a policy is registered on an environment
-    that has these entries already, and an entry that an earlier transform supplies
-    is left to that transform.
+    Append it last, so that it sees observations and rewards as the policy does. An
+    entry that the environment has already is left to what supplies it.
 
     Args:
         keys: the entries to supply.
@@ -90,8 +68,6 @@ class PreviousStep(TensorDictPrimer):
         ...     ContinuousActionVecMockEnv(), PreviousStep(["prev_action"])
         ... )
         >>> data = env.rollout(3)
-        >>> bool((data["prev_action"][0] == 0).all())
-        True
         >>> torch.equal(data["prev_action"][1:], data["action"][:-1])
         True
     """
@@ -213,23 +189,13 @@ class PreviousStep(TensorDictPrimer):
                 continue
             if kind == "action":
                 value = tensordict.get(_policy_action(source))
-            elif kind == "reward":
-                value = next_tensordict.get(source, None)
-                if value is None:
-                    raise KeyError(
-                        f"PreviousStep: expected a step of the environment to return "
-                        f"{source!r}, which {key!r} repeats; got "
-                        f"{', '.join(map(str, next_tensordict.keys()))}. Have the "
-                        f"environment return it, or leave {key!r} out of the inputs."
-                    )
             else:
-                value = tensordict.get(source, None)
+                data = next_tensordict if kind == "reward" else tensordict
+                value = data.get(source, None)
                 if value is None:
+                    got = ", ".join(map(str, data.keys()))
                     raise KeyError(
-                        f"PreviousStep: expected the data given to step() to hold "
-                        f"{source!r}, which {key!r} repeats; got "
-                        f"{', '.join(map(str, tensordict.keys()))}. Pass on the data "
-                        "that reset() or the last step returned."
+                        _MISSING[kind].format(key=key, source=source, got=got)
                     )
             if n_categories:
                 value = nn.functional.one_hot(value.long(), n_categories)
@@ -237,6 +203,20 @@ class PreviousStep(TensorDictPrimer):
             dtype = self.primers[key].dtype
             next_tensordict.set(key, value.to(dtype, copy=True))
         return super()._step(tensordict, next_tensordict)
+
+
+def is_previous(key: NestedKey) -> bool:
+    """Tell whether the last part of ``key`` begins with ``prev_``."""
+    key = unravel_key(key)
+    return (key if isinstance(key, str) else key[-1]).startswith(_PREFIX)
+
+
+def source_key(key: NestedKey) -> NestedKey:
+    """Return ``key`` without ``prev_``: the entry whose previous value it holds."""
+    key = unravel_key(key)
+    if isinstance(key, str):
+        return key[len(_PREFIX) :]
+    return (*key[:-1], key[-1][len(_PREFIX) :])
 
 
 def _policy_action(action_key: NestedKey) -> NestedKey:
@@ -248,10 +228,7 @@ def _has(spec: Composite | None, key: NestedKey) -> bool:
 
 
 def _previous_spec(key: NestedKey, spec: TensorSpec) -> tuple[Unbounded, int]:
-    """Return the spec of a previous value and its number of categories or 0.
-
-    It is unbounded, because zero need not lie within the bounds of ``spec``.
-    """
+    """Return the spec of a previous value and its number of categories or 0."""
     if isinstance(spec, MultiCategorical):
         raise ValueError(
             f"{key!r}: expected a continuous, one-hot or Categorical action, got "
@@ -263,4 +240,5 @@ def _previous_spec(key: NestedKey, spec: TensorSpec) -> tuple[Unbounded, int]:
         shape = (*shape, n_categories)
     if isinstance(spec, Categorical | OneHot | MultiOneHot | Binary):
         dtype = torch.get_default_dtype()
+    # Unbounded, because zero need not lie within the bounds of `spec`.
     return Unbounded(shape, dtype=dtype, device=spec.device), n_categories

@@ -15,34 +15,6 @@ from torchrl import torchrl_logger
 from resel_torchrl._nearest import did_you_mean
 
 
-@torch.compiler.assume_constant_result
-def is_usable(package: str) -> bool:
-    """Whether an optional package is installed and can be imported.
-
-    Numba is strict about the versions of what it runs on, and raises otherwise.
-
-    Examples:
-        >>> is_usable("torch"), is_usable("no_such_package")
-        (True, False)
-    """
-    return _can_be_imported(package)
-
-
-@functools.cache
-def _can_be_imported(package: str) -> bool:
-    if find_spec(package) is None:
-        return False
-    try:
-        importlib.import_module(package)
-    except ImportError as error:
-        torchrl_logger.warning(f"{package} is installed but not usable: {error}")
-        return False
-    return True
-
-
-_LOADED: dict[tuple[str, str], Callable] = {}
-
-
 @dataclass(frozen=True)
 class Backend:
     """An implementation of an operation, imported when it is first used.
@@ -54,7 +26,7 @@ class Backend:
         extra: what ``pip install resel_torchrl[...]`` installs that with.
         device: the only type of device that it runs on; None for any.
         fused: whether it does what stands around the operation too.
-        blank_rows: blank rows that it needs before each start inside of a row.
+        blank_rows: blank steps that it needs before each start inside of a row.
         pip_options: what that command needs besides, with a space before it.
         loops: whether it is a loop over time in Python, which `torch.compile` would
             write out step by step; it is left out of compiled graphs.
@@ -84,8 +56,80 @@ class Backend:
         )
 
 
+class Backends(dict[str, Backend]):
+    """The implementations of an operation by name.
+
+    ``"auto"`` is the first one that suits the inputs, else ``"torch"``. That and
+    ``"naive"``, the specification, are always there.
+    """
+
+    def __init__(self, operation: str, backends: Mapping[str, Backend]) -> None:
+        super().__init__(backends)
+        self.operation = operation
+
+    def check(self, name: str) -> str:
+        """Return ``name`` if it can be used here.
+
+        Raises:
+            ValueError: if there is no such backend; the message lists those that are.
+            ModuleNotFoundError: if it needs a package that is not installed; the
+                message says how to get it.
+        """
+        names = ["auto", *self]
+        if name not in names:
+            raise ValueError(
+                f"Unknown {self.operation} backend {name!r}: expected one of {names}."
+                + did_you_mean(name, names)
+            )
+        if name != "auto" and not self[name].is_installed():
+            missing = self[name]
+            raise ModuleNotFoundError(
+                f"{self.operation} backend {name!r} expected the package "
+                f"{missing.package}, got none. Install it with: pip install "
+                f"'resel_torchrl[{missing.extra}]'{missing.pip_options}, "
+                "or leave backend at 'auto', which takes the fastest that is there."
+            )
+        return name
+
+    def choose(self, name: str, x: Tensor) -> Backend:
+        """Return the backend ``name`` for an input ``x [R, ...]``.
+
+        Where there are no rows it is the specification, so that no other has to care.
+
+        Raises:
+            ValueError: if the name is unknown or it does not run on x's device.
+            ModuleNotFoundError: if it needs a package that is not installed.
+        """
+        chosen = self["torch" if self.check(name) == "auto" else name]
+        if name == "auto":
+            for candidate in self.values():
+                if candidate.suits(x):
+                    chosen = candidate
+                    break
+        if chosen.device not in (None, x.device.type):
+            raise ValueError(
+                f"Backend {name!r} expected tensors on {chosen.device}, got "
+                f"{x.device}. Move them, or use backend 'auto'."
+            )
+        return chosen if x.shape[0] else self["naive"]
+
+    def device_type(self, name: str) -> str | None:
+        """Return the only type of device that ``name`` runs on; None for any."""
+        return None if name == "auto" else self[name].device
+
+    def blank_rows(self, name: str) -> int:
+        """Return the blank steps that ``name`` needs before a start inside of a row."""
+        return 0 if name == "auto" else self[name].blank_rows
+
+    def load_all(self, device: str) -> None:
+        """Import what may run on a type of device: compiled code cannot import."""
+        for backend in self.values():
+            if backend.device in (None, device) and backend.is_installed():
+                load(backend)
+
+
 def load(backend: Backend) -> Callable:
-    """The function itself."""
+    """Import a backend's function, at the first call only."""
     key = backend.module, backend.function
     if key not in _LOADED:
         function = getattr(importlib.import_module(key[0]), key[1])
@@ -93,84 +137,22 @@ def load(backend: Backend) -> Callable:
     return _LOADED[key]
 
 
-def load_all(backends: Mapping[str, Backend], device: str) -> None:
-    """Loads what may run on a type of device: `torch.compile` cannot trace an import.
-
-    Examples:
-        >>> load_all({"sqrt": Backend("math", "sqrt")}, "cpu")
-    """
-    for backend in backends.values():
-        if backend.device in (None, device) and backend.is_installed():
-            load(backend)
+_LOADED: dict[tuple[str, str], Callable] = {}
 
 
-def check_backend(backend: str, backends: Mapping[str, Backend], operation: str) -> str:
-    """Returns ``backend`` if it can be used here.
-
-    Args:
-        backend: its name or ``"auto"``.
-        backends: implementations by name.
-        operation: what they implement, for the message.
-
-    Raises:
-        ValueError: if there is no such one; the message lists those that are.
-        ModuleNotFoundError: if it needs a package that is not installed; the message
-            says how to get it.
-    """
-    names = ["auto", *backends]
-    if backend not in names:
-        raise ValueError(
-            f"Unknown {operation} backend {backend!r}: expected one of {names}."
-            + did_you_mean(backend, names)
-        )
-    if backend != "auto" and not backends[backend].is_installed():
-        missing = backends[backend]
-        raise ModuleNotFoundError(
-            f"{operation} backend {backend!r} expected the package {missing.package}, "
-            f"got none. Install it with: pip install 'resel_torchrl[{missing.extra}]'"
-            f"{missing.pip_options}, "
-            "or leave backend at 'auto', which takes the fastest that is there."
-        )
-    return backend
+@torch.compiler.assume_constant_result
+def is_usable(package: str) -> bool:
+    """Tell whether an optional package is installed and can be imported."""
+    return _can_be_imported(package)
 
 
-def device_type(backend: str, backends: Mapping[str, Backend]) -> str | None:
-    """The only type of device that ``backend`` runs on; None for any."""
-    return None if backend == "auto" else backends[backend].device
-
-
-def blank_rows(backend: str, backends: Mapping[str, Backend]) -> int:
-    """Blank rows that ``backend`` needs before each start inside of a row."""
-    return 0 if backend == "auto" else backends[backend].blank_rows
-
-
-def choose(backend: str, backends: Mapping[str, Backend], x: Tensor) -> Backend:
-    """The implementation for ``x``; a specialised one before plain PyTorch's.
-
-    Where there are no rows it is the specification, so that no other has to care.
-
-    Args:
-        backend: a name that :func:`check_backend` has passed.
-        backends: implementations by name, with ones called ``"naive"`` and ``"torch"``.
-        x: an input of the operation, ``[R, ...]``.
-
-    Raises:
-        ValueError: if the implementation does not run on the device of ``x``.
-    """
-    chosen = backends["torch" if backend == "auto" else backend]
-    if backend == "auto":
-        for candidate in backends.values():
-            if candidate.suits(x):
-                chosen = candidate
-                break
-    if chosen.device not in (None, x.device.type):
-        raise ValueError(
-            f"Backend {backend!r} expected tensors on {chosen.device}, got "
-            f"{x.device}. Move them, or use backend 'auto'."
-        )
-    return chosen if x.shape[0] else backends["naive"]
-
-
-def pick(backend: str, backends: Mapping[str, Backend], x: Tensor) -> Callable:
-    """The function of the implementation that :func:`choose` returns."""
-    return load(choose(backend, backends, x))
+@functools.cache
+def _can_be_imported(package: str) -> bool:
+    if find_spec(package) is None:
+        return False
+    try:
+        importlib.import_module(package)
+    except ImportError as error:  # Numba is strict about the versions of NumPy
+        torchrl_logger.warning(f"{package} is installed but not usable: {error}")
+        return False
+    return True

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numba
 import numpy as np
-import torch
 from numba import types
 from numba.extending import intrinsic, overload
 from torch import Tensor
@@ -24,7 +23,7 @@ _SOURCE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 
 
 def kernel(function: Callable) -> Callable:
-    """Compiles a kernel: without the interpreter's lock, kept on disk.
+    """Compile a kernel that runs without the interpreter's lock; keep it on disk.
 
     What is kept is Numba's to find out of date by the file that the kernel is in; here
     it is out of date with this file too, whose functions are compiled into the kernels.
@@ -190,50 +189,22 @@ def add_products(out, to, a, at_a, step_a, b, at_b, step_b, count, n):
         done += 4
 
 
-def materialized(ctx, *gradients: Tensor | None) -> list[Tensor]:
-    """Zeros like ``ctx.outputs`` in place of gradients that autograd has none of.
-
-    Autograd would make them by itself, for what an operator keeps for itself too.
-    """
-    return [
-        torch.zeros(shape, dtype=dtype) if gradient is None else gradient
-        for gradient, (shape, dtype) in zip(gradients, ctx.outputs, strict=True)
-    ]
-
-
 def views(*tensors: Tensor) -> list[np.ndarray]:
-    """The tensors as C-contiguous arrays; a copy is made where one is not.
-
-    Examples:
-        >>> views(torch.zeros(2, 3).t())[0].shape
-        (3, 2)
-    """
+    """The tensors as C-contiguous arrays; a copy is made where one is not."""
     return [tensor.detach().contiguous().numpy() for tensor in tensors]
 
 
 def flat(*tensors: Tensor) -> list[np.ndarray]:
-    """The tensors as arrays of one dimension; a copy is made where one is not dense.
-
-    Examples:
-        >>> flat(torch.zeros(2, 3).t())[0].shape
-        (6,)
-    """
+    """The tensors as arrays of one dimension; a copy is made where one is not dense."""
     return [tensor.detach().reshape(-1).numpy() for tensor in tensors]
 
 
 def flat_rows(x: Tensor) -> tuple[np.ndarray, int]:
-    """The memory from the first number of ``x``, ``[R, L, D]``, to its last.
+    """The memory from the first number of ``x [R, L, D]`` to its last, as an array.
 
-    A part of a wider tensor's last dimension is left where it is.
-
-    Returns:
-        An array of one dimension, and the distance in it from one step to the next;
-        rows follow each other at L times that.
-
-    Examples:
-        >>> memory, distance = flat_rows(torch.zeros(2, 3, 5)[..., 1:4])
-        >>> memory.shape, distance
-        ((28,), 5)
+    A part of a wider tensor's last dimension is left where it is. With it comes the
+    distance in the array from one step to the next; rows follow each other at L times
+    that.
     """
     R, L, D = x.shape
     distance = x.stride(1)

@@ -12,7 +12,7 @@ __all__ = ["in_full_precision"]
 
 
 def in_full_precision(operation: Callable) -> Callable:
-    """Has an operation run outside of autocast, on float32 in place of lower types.
+    """Run an operation outside of autocast, on float32 in place of lower types.
 
     A recurrence adds up what it rounds. Under :class:`torch.autocast` the products
     before it come in bfloat16; its own inputs, states and sums are float32 all the
@@ -20,15 +20,6 @@ def in_full_precision(operation: Callable) -> Callable:
 
     Args:
         operation: of tensors on one device.
-
-    Examples:
-        >>> add = in_full_precision(lambda a, b: a + b)
-        >>> half = torch.ones(1, dtype=torch.bfloat16)
-        >>> with torch.autocast("cpu", torch.bfloat16):
-        ...     add(half, half).dtype
-        torch.float32
-        >>> add(half, half).dtype
-        torch.bfloat16
     """
 
     @functools.wraps(operation)

@@ -20,7 +20,7 @@ _PROCESS = os.getpid()
 
 
 def run_items(items: int, run: Callable, *arguments) -> None:
-    """Calls ``run(first, last, *arguments)`` for all items, on PyTorch's thread count.
+    """Call ``run(first, last, *arguments)`` for all items, on PyTorch's thread count.
 
     The threads are those of the OpenMP team that PyTorch's own operations run on, where
     it can be had: between two operations they wait in a loop, and threads of our own
@@ -31,15 +31,6 @@ def run_items(items: int, run: Callable, *arguments) -> None:
         run: works on the items ``first`` to ``last - 1`` without the interpreter's
             lock, and computes an item in the same way whichever thread it is on.
         arguments: what it gets besides.
-
-    Examples:
-        >>> def double(first, last, numbers):
-        ...     for i in range(first, last):
-        ...         numbers[i] *= 2
-        >>> numbers = [1, 2, 3]
-        >>> run_items(3, double, numbers)
-        >>> numbers
-        [2, 4, 6]
     """
     threads = min(torch.get_num_threads(), items)
     if threads <= 1:
@@ -79,11 +70,10 @@ def run_items(items: int, run: Callable, *arguments) -> None:
 
 @functools.cache
 def _openmp_team() -> Callable | None:
-    """OpenMP's entry that runs a function on a team, found where PyTorch finds it.
+    """Find OpenMP's entry that runs a function on a team, where PyTorch finds it.
 
-    That is first what the whole process shares, as a library that was preloaded (or
-    loaded for all since), then what PyTorch is linked to. None where there is none, as
-    on macOS and Windows.
+    First in what the whole process shares, such as a preloaded library, then in what
+    PyTorch is linked to. None where there is none, as on macOS and Windows.
     """
     library = Path(torch.__file__).with_name("lib") / "libtorch_cpu.so"
     if not library.exists():

@@ -15,15 +15,7 @@ OPTIONS = {"num_stages": 1, "enable_fp_fusion": True}
 
 @lru_cache
 def import_kernels(module: str) -> ModuleType:
-    """Imports a module of Triton kernels on first use.
-
-    Raises:
-        ModuleNotFoundError: if Triton is not installed.
-
-    Examples:
-        >>> import_kernels("math").sqrt(4)
-        2.0
-    """
+    """Import a module of Triton kernels; raise ModuleNotFoundError without Triton."""
     if importlib.util.find_spec("triton") is None:
         raise ModuleNotFoundError(
             "the GPU kernels need the package 'triton', which is not installed: "
@@ -34,31 +26,25 @@ def import_kernels(module: str) -> ModuleType:
 
 
 def check_tensors(
-    operation: str, shapes: dict[str, tuple[int, ...]], **tensors: Tensor | None
-):
-    """Checks what a kernel cannot: it would read past the end of a smaller tensor.
+    operation: str, **expected: tuple[Tensor | None, tuple[int, ...]]
+) -> None:
+    """Check what a kernel cannot: it would read past the end of a smaller tensor.
 
     Args:
         operation: name in the error.
-        shapes: the shape expected of each tensor.
-        **tensors: the tensors by name; ``is_init`` is boolean, all others are of one
-            type. None is left out.
+        **expected: each tensor with its shape, by name; ``is_init`` is boolean, all
+            others are of one type. None is left out.
 
     Raises:
         ValueError: for a shape, or a device that is no CUDA device.
         TypeError: for a type.
-
-    Examples:
-        >>> check_tensors("scan", {"x": (2,)}, x=torch.zeros(3))
-        Traceback (most recent call last):
-        ...
-        ValueError: scan: expected x of shape (2,), got (3,).
     """
-    tensors = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    tensors = {name: x for name, (x, _) in expected.items() if x is not None}
     for name, tensor in tensors.items():
-        if tuple(tensor.shape) != tuple(shapes[name]):
+        shape = tuple(expected[name][1])
+        if tuple(tensor.shape) != shape:
             raise ValueError(
-                f"{operation}: expected {name} of shape {tuple(shapes[name])}, got "
+                f"{operation}: expected {name} of shape {shape}, got "
                 f"{tuple(tensor.shape)}."
             )
     types = {name: tensor.dtype for name, tensor in tensors.items()}
@@ -86,32 +72,17 @@ def _interpreted() -> bool:
 
 
 def processors(x: Tensor) -> int:
-    """Multiprocessors of the GPU that holds ``x``; an H100's 132 for any other device.
-
-    Examples:
-        >>> processors(torch.zeros(1))
-        132
-    """
+    """Multiprocessors of the GPU that holds ``x``; an H100's 132 elsewhere."""
     if x.device.type != "cuda":
         return 132
     return torch.cuda.get_device_properties(x.device).multi_processor_count
 
 
 def next_power_of_2(n: int) -> int:
-    """The smallest power of two that is not below ``n``.
-
-    Examples:
-        >>> next_power_of_2(24), next_power_of_2(1)
-        (32, 1)
-    """
+    """The smallest power of two that is not below ``n``."""
     return 1 << (n - 1).bit_length()
 
 
 def dense_last(tensor: Tensor) -> Tensor:
-    """``tensor`` if its last dimension is contiguous, else a copy for which it is.
-
-    Examples:
-        >>> dense_last(torch.zeros(2, 3).t()).stride()
-        (2, 1)
-    """
+    """``tensor`` if its last dimension is contiguous, else a copy for which it is."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()

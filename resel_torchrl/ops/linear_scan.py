@@ -11,55 +11,13 @@ from resel_torchrl.ops._precision import in_full_precision
 from resel_torchrl.ops._resets import any_requires_grad, masked_state, reset_steps
 
 
-def linear_scan_step(a: Tensor, b: Tensor, is_init: Tensor, state: Tensor) -> Tensor:
-    """One time step of :func:`linear_scan`.
-
-    Args:
-        a: decays, ``[R, D]`` or ``[D]``.
-        b: inputs, ``[R, D]``.
-        is_init: start flags, bool ``[R]``.
-        state: ``[R, D]``.
-
-    Returns:
-        The new state, ``[R, D]``.
-
-    Examples:
-        >>> start = torch.tensor([True, False])
-        >>> linear_scan_step(
-        ...     torch.tensor([0.5]), torch.ones(2, 1), start, torch.ones(2, 1)
-        ... )
-        tensor([[1.0000],
-                [1.5000]])
-    """
-    return masked_state(is_init, a * state) + b
-
-
-def linear_scan_naive(
-    a: Tensor, b: Tensor, is_init: Tensor, state: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The specification of :func:`linear_scan`: :func:`linear_scan_step` over time.
-
-    Examples:
-        >>> b, is_init = torch.ones(1, 3, 1), torch.zeros(1, 3, dtype=torch.bool)
-        >>> a, state = torch.tensor([0.5]), torch.zeros(1, 1)
-        >>> linear_scan_naive(a, b, is_init, state)[0].flatten()
-        tensor([1.0000, 1.5000, 1.7500])
-    """
-    outputs = []
-    for t in range(b.shape[1]):
-        a_t = a if a.dim() == 1 else a[:, t]
-        state = linear_scan_step(a_t, b[:, t], is_init[:, t], state)
-        outputs.append(state)
-    return torch.stack(outputs, 1), state
-
-
 # A compiler would write the steps of time out, one by one.
 @torch.compiler.disable
 @in_full_precision
 def linear_scan(
     a: Tensor, b: Tensor, is_init: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Runs ``h_t = a_t h_{t-1} + b_t`` over time, from zero at each start flag.
+    """Run ``h_t = a_t h_{t-1} + b_t`` over time, from zero at each start flag.
 
     Real or complex. Time is cut into blocks of about ``√(L / 2)`` steps: all blocks
     run side by side, then the last state of each is handed on to the next one, so that
@@ -106,15 +64,47 @@ def linear_scan(
     return _forward(a, b, is_init, state)
 
 
+def linear_scan_step(a: Tensor, b: Tensor, is_init: Tensor, state: Tensor) -> Tensor:
+    """One time step of :func:`linear_scan`: the same arguments without ``L``.
+
+    Returns:
+        The new state, ``[R, D]``.
+
+    Examples:
+        >>> start = torch.tensor([True, False])
+        >>> linear_scan_step(
+        ...     torch.tensor([0.5]), torch.ones(2, 1), start, torch.ones(2, 1)
+        ... )
+        tensor([[1.0000],
+                [1.5000]])
+    """
+    return masked_state(is_init, a * state) + b
+
+
+def linear_scan_naive(
+    a: Tensor, b: Tensor, is_init: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The specification of :func:`linear_scan`: :func:`linear_scan_step` over time.
+
+    Examples:
+        >>> b, is_init = torch.ones(1, 3, 1), torch.zeros(1, 3, dtype=torch.bool)
+        >>> a, state = torch.tensor([0.5]), torch.zeros(1, 1)
+        >>> linear_scan_naive(a, b, is_init, state)[0].flatten()
+        tensor([1.0000, 1.5000, 1.7500])
+    """
+    outputs = []
+    for t in range(b.shape[1]):
+        a_t = a if a.dim() == 1 else a[:, t]
+        state = linear_scan_step(a_t, b[:, t], is_init[:, t], state)
+        outputs.append(state)
+    return torch.stack(outputs, 1), state
+
+
 def block_length(length: int) -> int:
     """Time steps of a block of :func:`linear_scan`.
 
     Two operations per step inside the blocks and one per block make ``√(L / 2)`` the
     least in all.
-
-    Examples:
-        >>> block_length(1), block_length(200), block_length(1010)
-        (1, 10, 22)
     """
     return max(1, round(math.sqrt(length / 2)))
 

@@ -8,39 +8,13 @@ from resel_torchrl.ops._precision import in_full_precision
 from resel_torchrl.ops._resets import any_requires_grad, masked_state, reset_steps
 
 
-def lstm_scan_naive(
-    gates: Tensor, is_init: Tensor, weight_hh: Tensor, bias_hh: Tensor, state: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The specification of :func:`lstm_scan`: same arguments, one step at a time.
-
-    Examples:
-        >>> gates, is_init = torch.zeros(1, 3, 4), torch.zeros(1, 3, dtype=torch.bool)
-        >>> h_c = torch.ones(1, 2)
-        >>> _, h_c = lstm_scan_naive(
-        ...     gates, is_init, torch.zeros(4, 1), torch.zeros(4), h_c
-        ... )
-        >>> h_c[:, 1]
-        tensor([0.1250])
-    """
-    outputs = []
-    for t in range(gates.shape[1]):
-        h, c = masked_state(is_init[:, t], state).chunk(2, -1)
-        hidden = torch.nn.functional.linear(h, weight_hh, bias_hh)
-        i, f, g, o = (gates[:, t] + hidden).chunk(4, -1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        h = torch.sigmoid(o) * torch.tanh(c)
-        state = torch.cat([h, c], -1)
-        outputs.append(h)
-    return torch.stack(outputs, 1), state
-
-
 # A compiler would write the steps of time out, one by one.
 @torch.compiler.disable
 @in_full_precision
 def lstm_scan(
     gates: Tensor, is_init: Tensor, weight_hh: Tensor, bias_hh: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Runs an LSTM over time, starting from zero wherever ``is_init`` is true.
+    """Run an LSTM over time, starting from zero wherever ``is_init`` is true.
 
     The gates, their order and the equations are those of :class:`torch.nn.LSTM`; the
     input's share of the gates comes ready-made, since it needs no recurrence. Without
@@ -73,6 +47,32 @@ def lstm_scan(
         gates, reset_steps(is_init), is_init, weight_hh, bias_hh, state
     )
     return outputs.transpose(0, 1), torch.cat([outputs[-1], cells[-1]], -1)
+
+
+def lstm_scan_naive(
+    gates: Tensor, is_init: Tensor, weight_hh: Tensor, bias_hh: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The specification of :func:`lstm_scan`: same arguments, one step at a time.
+
+    Examples:
+        >>> gates, is_init = torch.zeros(1, 3, 4), torch.zeros(1, 3, dtype=torch.bool)
+        >>> h_c = torch.ones(1, 2)
+        >>> _, h_c = lstm_scan_naive(
+        ...     gates, is_init, torch.zeros(4, 1), torch.zeros(4), h_c
+        ... )
+        >>> h_c[:, 1]
+        tensor([0.1250])
+    """
+    outputs = []
+    for t in range(gates.shape[1]):
+        h, c = masked_state(is_init[:, t], state).chunk(2, -1)
+        hidden = torch.nn.functional.linear(h, weight_hh, bias_hh)
+        i, f, g, o = (gates[:, t] + hidden).chunk(4, -1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        state = torch.cat([h, c], -1)
+        outputs.append(h)
+    return torch.stack(outputs, 1), state
 
 
 def _forward(gates, resets, is_init, weight_hh, bias_hh, state):

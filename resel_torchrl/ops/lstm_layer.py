@@ -36,16 +36,16 @@ def lstm_layer(
     bias_hh: Tensor,
     state: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Runs an LSTM over time, starting from zero wherever ``is_init`` is true.
+    """Run an LSTM over time, starting from zero wherever ``is_init`` is true.
 
     The recurrence is PyTorch's fused layer, which knows no start flags: in float32 on
-    a CPU that is oneDNN's kernel. So a blank row of time is put before each start; a
+    a CPU that is oneDNN's kernel. So a blank step is put before each start; a
     flag that it carries as one more input shuts the input, forget and output gates, and
     a gate shut by ``-1e4`` is exactly 0: so are the state and the gradient that reach
-    the next row, unless they are NaN. Rows of time with fewer starts than others are
-    filled up at their end, where a second flag holds the cell state.
+    the next step, unless they are NaN. Rows with fewer starts than others are filled
+    up at their end, where a second flag holds the cell state.
 
-    The number of blank rows is read from ``is_init``, which costs nothing on a CPU and
+    The number of blank steps is read from ``is_init``, which costs nothing on a CPU and
     would make the host wait on any other device: use :func:`lstm_scan` there.
 
     Args:
@@ -72,13 +72,13 @@ def lstm_layer(
     H = weight_hh.shape[1]
     h, c = masked_state(is_init[:, 0], state).split(H, -1)
     later = is_init.clone()
-    later[:, 0] = False  # the first column has no row before it, only `state`
-    blanks = later.cumsum(1)  # [R, L], blank rows up to each row
+    later[:, 0] = False  # nothing is before the first step, only `state`
+    blanks = later.cumsum(1)  # [R, L], blank steps up to each step
     added = max(blanks[:, -1].tolist(), default=0)
     if added:
         R, L, D = x.shape
         row = torch.arange(R).unsqueeze(-1)
-        place = torch.arange(L) + blanks  # [R, L], where each row of time goes
+        place = torch.arange(L) + blanks  # [R, L], where each step goes
         wide = x.new_zeros(R, L + added, D + 2)
         wide[:, :, D] = 1  # blank, unless replaced
         past_end = torch.arange(L + added) > place[:, -1:]
@@ -86,7 +86,7 @@ def lstm_layer(
         wide[:, :, D + 1].masked_fill_(past_end, 1)
         x = wide.index_put((row, place), torch.nn.functional.pad(x, (0, 2)))
         weight_ih = torch.cat([weight_ih, _flag_weights(weight_ih)], -1)
-    outputs, _, c = torch._VF.lstm(
+    outputs, _, c = torch.lstm(
         x,
         (h.unsqueeze(0).contiguous(), c.unsqueeze(0).contiguous()),
         (weight_ih, weight_hh, bias_ih, bias_hh),
@@ -103,7 +103,7 @@ def lstm_layer(
 
 
 def _flag_weights(weight_ih: Tensor) -> Tensor:
-    """Columns ``[4H, 2]``: a blank row shuts i, f, o; a held row shuts i, opens f."""
+    """Columns ``[4H, 2]``: a blank step shuts i, f, o; a held one shuts i, opens f."""
     blank = weight_ih.new_tensor([-1, -1, 0, -1])
     hold = weight_ih.new_tensor([-1, 1, 0, 0])
     columns = torch.stack([blank, hold], -1) * _SATURATED  # [4, 2]

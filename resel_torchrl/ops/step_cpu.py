@@ -21,15 +21,7 @@ _SQRT_HALF = np.float32(math.sqrt(0.5))
 
 @kernel
 def dense(weight, bias, x, out):
-    """``out = weight x + bias``, four outputs at a time.
-
-    Examples:
-        >>> out = np.empty(1, np.float32)
-        >>> one = np.ones((1, 2), np.float32)
-        >>> dense(one, one[0, :1], one[0], out)
-        >>> out
-        array([3.], dtype=float32)
-    """
+    """``out = weight x + bias``, four outputs at a time."""
     size = len(out)
     for o in range(0, size - 3, 4):
         a, b, c, d = bias[o], bias[o + 1], bias[o + 2], bias[o + 3]
@@ -48,14 +40,7 @@ def dense(weight, bias, x, out):
 
 @kernel
 def elu(x):
-    """Exponential linear unit, in place.
-
-    Examples:
-        >>> x = np.array([-100.0, 2.0], np.float32)
-        >>> elu(x)
-        >>> x
-        array([-1.,  2.], dtype=float32)
-    """
+    """Exponential linear unit, in place."""
     for i in range(len(x)):
         below = exp2(min(x[i], np.float32(0)) * _LOG2_E) - _ONE
         x[i] = x[i] if x[i] > 0 else below
@@ -63,16 +48,7 @@ def elu(x):
 
 @kernel
 def gru_step(weight_ih, weight_hh, bias_ih, bias_hh, x, state, gates, hidden):
-    """One step of a GRU cell; ``gates`` and ``hidden`` are scratch, ``[3H]``.
-
-    Examples:
-        >>> zeros = np.zeros(3, np.float32)
-        >>> state = np.ones(1, np.float32)
-        >>> wide = np.zeros((3, 1), np.float32)
-        >>> gru_step(wide, wide, zeros, zeros, state, state, zeros, zeros.copy())
-        >>> state
-        array([0.5], dtype=float32)
-    """
+    """One step of a GRU cell; ``gates`` and ``hidden`` are scratch, ``[3H]``."""
     H = len(state)
     dense(weight_ih, bias_ih, x, gates)
     dense(weight_hh, bias_hh, state, hidden)
@@ -85,16 +61,7 @@ def gru_step(weight_ih, weight_hh, bias_ih, bias_hh, x, state, gates, hidden):
 
 @kernel
 def lstm_step(weight_ih, weight_hh, bias_ih, bias_hh, x, state, gates, hidden):
-    """One step of an LSTM cell, ``state`` hidden then cell; scratch is ``[4H]``.
-
-    Examples:
-        >>> zeros = np.zeros(4, np.float32)
-        >>> state = np.array([0.0, 2.0], np.float32)
-        >>> wide = np.zeros((4, 1), np.float32)
-        >>> lstm_step(wide, wide, zeros, zeros, zeros[:1], state, zeros, zeros.copy())
-        >>> state[1]  # half forgotten
-        np.float32(1.0)
-    """
+    """One step of an LSTM cell, ``state`` hidden then cell; scratch is ``[4H]``."""
     H = len(state) // 2
     dense(weight_ih, bias_ih, x, gates)
     dense(weight_hh, bias_hh, state[:H], hidden)
@@ -140,18 +107,6 @@ def mamba_step(
     with ``conv`` ``[D, K]``; ``zeros`` stands for an absent bias, of any length that
     suffices; ``conv_state`` is ``[D, K - 1]``, ``ssm_state`` ``[D, N]``. ``wide`` is
     scratch of ``[4, max(2D, rank + 2N, feedforward_size)]``.
-
-    Examples:
-        >>> f = np.float32
-        >>> one, zero = np.ones((1, 1), f), np.zeros(8, f)
-        >>> y, ssm = np.empty(1, f), np.zeros((1, 1), f)
-        >>> mamba_step(
-        ...     one[0], f(1), np.ones((2, 1), f), one, zero, np.ones((3, 1), f), one,
-        ...     zero, one, one[0], one, one, zero, one, zero, one[0], zero, zero,
-        ...     one[0], np.zeros((1, 0), f), ssm, np.empty((4, 8), f), y
-        ... )
-        >>> y  # LayerNorm of a single number
-        array([0.], dtype=float32)
     """
     size, (channels, N), K = len(x), ssm_state.shape, conv.shape[1]
     rank = dt_proj.shape[1]

@@ -12,17 +12,14 @@ from tensordict.nn import TensorDictParams
 from torch import nn
 from torchrl.objectives import LossModule
 
-from resel_torchrl.modules.actor import TanhNormalActor
-from resel_torchrl.modules.categorical_actor import CategoricalActor
+from resel_torchrl.modules.actor import Actor
 from resel_torchrl.modules.context_encoder import ContextEncoder
-from resel_torchrl.modules.deterministic_actor import DeterministicActor
 from resel_torchrl.modules.ensemble_critic import DiscreteEnsembleCritic, EnsembleCritic
 
-__all__ = [
-    "parameter_groups",
-]
+__all__ = ["parameter_groups"]
 
 Claim = str | nn.Module | nn.Parameter
+Uses = dict[int, tuple[nn.Parameter, list[str]]]  # id to parameter and its names
 
 _ORDER = (
     "context_encoder_actor",
@@ -92,12 +89,9 @@ def parameter_groups(
         >>> import torch
         >>> from resel_torchrl.modules import ContextEncoder, context_inputs
         >>> from resel_torchrl.optim import parameter_groups
-        >>> class Agent(torch.nn.Module):
-        ...     def __init__(self):
-        ...         super().__init__()
-        ...         self.encoder = ContextEncoder(context_inputs(3, 1), "gru")
-        ...         self.head = torch.nn.Linear(128, 1)
-        >>> groups = parameter_groups(Agent(), lr_context_encoder=1e-5, lr_actor=3e-4)
+        >>> encoder = ContextEncoder(context_inputs(3, 1), "gru")
+        >>> agent = torch.nn.Sequential(encoder, torch.nn.Linear(128, 1))
+        >>> groups = parameter_groups(agent, lr_context_encoder=1e-5, lr_actor=3e-4)
         >>> [(group["name"], group["lr"]) for group in groups]
         [('context_encoder_actor', 1e-05), ('actor', 0.0003)]
         >>> optimizer = torch.optim.AdamW(groups)
@@ -108,44 +102,38 @@ def parameter_groups(
         "critic": lr_critic,
         "alpha": lr_alpha,
     }
-    faults = [
-        f"lr_{name}: expected a number above 0, got {rate!r}."
-        for name, rate in rates.items()
-        if not (rate is None and name != "context_encoder") and not _positive(rate)
-    ]
-    layout = Layout.of(module)
-    uses = trainable_parameters(module)
+    layout, uses = _Layout.of(module), _trainable_parameters(module)
+    faults = _rate_faults(rates)
     if not layout.trunks:
         faults.append(
             f"module: expected at least one ContextEncoder in {type(module).__name__}, "
             "got none, so lr_context_encoder would have no effect. Use a plain "
             "optimizer."
         )
-    faults += untrainable(module, uses)
+    faults += _untrainable(module, uses)
     claims = _resolve_claims({"actor": actor, "critic": critic}, uses, faults)
     given = [side for side in ("actor", "critic") if rates[side] is not None]
     only_side = given[0] if len(given) == 1 else None
 
     members: dict[str, list[nn.Parameter]] = {name: [] for name in _ORDER}
-    unknown, unrated = [], {}
+    unknown: list[str] = []
+    unrated: dict[str, list[str]] = {}
     for param, names in uses.values():
         side = claims.get(id(param)) or layout.side(names, only_side)
-        if any(inside(name, layout.trunks) for name in names):
-            group = f"context_encoder_{side}" if side else "context_encoder"
+        if any(_inside(name, layout.trunks) for name in names):
+            members[f"context_encoder_{side}" if side else "context_encoder"] += [param]
         elif side is None:
             unknown.append(names[0])
-            continue
         else:
-            group = side
+            members[side].append(param)
             if rates[side] is None:
                 unrated.setdefault(side, []).append(names[0])
-        members[group].append(param)
-    for side, names in unrated.items():
-        faults.append(
-            f"lr_{side}: expected a learning rate for {len(names)} parameters, such as "
-            f"{names[0]}, got None. Pass lr_{side}=..., or freeze them with "
-            "requires_grad_(False)."
-        )
+    faults += [
+        f"lr_{side}: expected a learning rate for {len(names)} parameters, such as "
+        f"{names[0]}, got None. Pass lr_{side}=..., or freeze them with "
+        "requires_grad_(False)."
+        for side, names in unrated.items()
+    ]
     if unknown:
         faults.append(
             f"unknown parameters, of neither actor nor critic: {', '.join(unknown)}. "
@@ -156,7 +144,7 @@ def parameter_groups(
     return [
         {
             "params": params,
-            "lr": float(rates["context_encoder" if name not in rates else name]),
+            "lr": float(rates.get(name, lr_context_encoder)),
             "name": name,
             **_ADAMW,
         }
@@ -165,56 +153,8 @@ def parameter_groups(
     ]
 
 
-def _resolve_claims(
-    claims: dict[str, Claim | Iterable[Claim]],
-    uses: dict[int, tuple[nn.Parameter, list[str]]],
-    faults: list[str],
-) -> dict[int, str]:
-    """Map the id of each claimed parameter to the side that claims it."""
-    sides: dict[int, str] = {}
-    for side, claimed in claims.items():
-        if isinstance(claimed, str | nn.Module | nn.Parameter):
-            claimed = (claimed,)
-        for claim in claimed:
-            if isinstance(claim, str):
-                found = [
-                    key
-                    for key, (_, names) in uses.items()
-                    if any(inside(name, [claim]) for name in names)
-                ]
-            elif isinstance(claim, nn.Module):
-                found = [id(param) for param in claim.parameters() if id(param) in uses]
-            else:
-                found = [id(claim)] if id(claim) in uses else []
-            if not found:
-                label = claim if isinstance(claim, str) else type(claim).__name__
-                faults.append(
-                    f"{side}: expected a part of the module with trainable parameters, "
-                    f"got {label!r}. Names begin as in module.named_parameters()."
-                )
-            for key in found:
-                if sides.setdefault(key, side) != side:
-                    faults.append(
-                        f"{uses[key][1][0]}: expected under actor or critic, got both."
-                    )
-    return sides
-
-
-def _positive(rate: object) -> bool:
-    return (
-        isinstance(rate, Real)
-        and not isinstance(rate, bool)
-        and math.isfinite(rate)
-        and rate > 0
-    )
-
-
-ACTORS = (TanhNormalActor, CategoricalActor, DeterministicActor)
-CRITICS = (EnsembleCritic, DiscreteEnsembleCritic)
-
-
 @dataclass
-class Layout:
+class _Layout:
     """Where in a module, by parameter-name prefix, what kind of part is found."""
 
     trunks: list[str] = field(default_factory=list)
@@ -223,15 +163,14 @@ class Layout:
     critic: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, module: nn.Module) -> Layout:
-        """Find the parts of a module."""
+    def of(cls, module: nn.Module) -> _Layout:
         layout = cls()
         for path, part in _parts(module):
             if isinstance(part, ContextEncoder):
                 layout.trunks.append(_join(path, "trunk"))
-            elif isinstance(part, ACTORS):
+            elif isinstance(part, Actor):
                 layout.actor.append(path)
-            elif isinstance(part, CRITICS):
+            elif isinstance(part, EnsembleCritic | DiscreteEnsembleCritic):
                 layout.critic.append(path)
             elif isinstance(part, LossModule):
                 layout.losses.append(path)
@@ -248,16 +187,16 @@ class Layout:
         if name.rpartition(".")[2] == "log_alpha":
             return "alpha"
         for path in self.losses:
-            if inside(name, [path]):
+            if _inside(name, [path]):
                 network = name.removeprefix(f"{path}." if path else "").split(".")[0]
                 is_actor = "actor" in network or "policy" in network
                 is_critic = "critic" in network or "value" in network
                 if is_actor == is_critic:
                     return None
                 return "actor" if is_actor else "critic"
-        if inside(name, self.actor):
+        if _inside(name, self.actor):
             return "actor"
-        if inside(name, self.critic):
+        if _inside(name, self.critic):
             return "critic"
         return only_side
 
@@ -280,11 +219,9 @@ def _parts(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
                         yield _join(path, name, inner), inner_part
 
 
-def trainable_parameters(
-    module: nn.Module,
-) -> dict[int, tuple[nn.Parameter, list[str]]]:
+def _trainable_parameters(module: nn.Module) -> Uses:
     """Return each trainable parameter once, with all the names it has, by its id."""
-    uses: dict[int, tuple[nn.Parameter, list[str]]] = {}
+    uses: Uses = {}
     # nn.Module's own method: that of LossModule cannot list a parameter twice.
     for name, param in nn.Module.named_parameters(module, remove_duplicate=False):
         if param.requires_grad:
@@ -292,9 +229,21 @@ def trainable_parameters(
     return uses
 
 
-def untrainable(
-    module: nn.Module, uses: dict[int, tuple[nn.Parameter, list[str]]]
-) -> list[str]:
+def _rate_faults(rates: dict[str, float | None]) -> list[str]:
+    return [
+        f"lr_{name}: expected a number above 0, got {rate!r}."
+        for name, rate in rates.items()
+        if (rate is not None or name == "context_encoder")
+        and not (
+            isinstance(rate, Real)
+            and not isinstance(rate, bool)
+            and math.isfinite(rate)
+            and rate > 0
+        )
+    ]
+
+
+def _untrainable(module: nn.Module, uses: Uses) -> list[str]:
     """Name tensors that a loss trains but does not list among its parameters.
 
     ``SACLoss(actor, [q_1, q_2])`` expands what q_1 and q_2 share; the expanded
@@ -317,13 +266,40 @@ def untrainable(
     ]
 
 
-def inside(name: str, paths: Iterable[str]) -> bool:
-    """Return whether a parameter's name is one of ``paths``, or lies under one.
+def _resolve_claims(
+    claims: dict[str, Claim | Iterable[Claim]], uses: Uses, faults: list[str]
+) -> dict[int, str]:
+    """Map the id of each claimed parameter to the side that claims it."""
+    sides: dict[int, str] = {}
+    for side, claimed in claims.items():
+        if isinstance(claimed, str | nn.Module | nn.Parameter):
+            claimed = (claimed,)
+        for claim in claimed:
+            if isinstance(claim, str):
+                found = [
+                    key
+                    for key, (_, names) in uses.items()
+                    if any(_inside(name, [claim]) for name in names)
+                ]
+            else:
+                own = claim.parameters() if isinstance(claim, nn.Module) else [claim]
+                found = [id(param) for param in own if id(param) in uses]
+            if not found:
+                label = claim if isinstance(claim, str) else type(claim).__name__
+                faults.append(
+                    f"{side}: expected a part of the module with trainable parameters, "
+                    f"got {label!r}. Names begin as in module.named_parameters()."
+                )
+            for key in found:
+                if sides.setdefault(key, side) != side:
+                    faults.append(
+                        f"{uses[key][1][0]}: expected under actor or critic, got both."
+                    )
+    return sides
 
-    Examples:
-        >>> inside("actor.layer.weight", ["actor"]), inside("actors.weight", ["actor"])
-        (True, False)
-    """
+
+def _inside(name: str, paths: Iterable[str]) -> bool:
+    """Whether a parameter's name is one of ``paths``, or lies under one."""
     return any(
         not path or name == path or name.startswith(f"{path}.") for path in paths
     )

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch._inductor import cpp_builder
 from torchrl import torchrl_logger
 
-from resel_torchrl.ops._backends import is_usable, load_all
+from resel_torchrl.ops._backends import is_usable
 from resel_torchrl.ops.causal_conv import BACKENDS as CONVOLUTIONS
 from resel_torchrl.ops.gru import BACKENDS as GRUS
 from resel_torchrl.ops.selective_scan import BACKENDS as SCANS
@@ -229,7 +229,7 @@ class CompiledFunction:
             self._layouts.add(key)
             device = next(iter(batch.values(True, True))).device
             for backends in (CONVOLUTIONS, GRUS, SCANS):
-                load_all(backends, device.type)
+                backends.load_all(device.type)
             torchrl_logger.info(
                 f"Compiling {self._name} for batches {list(batch.shape)}; the first "
                 "time this takes some ten seconds."

@@ -24,7 +24,7 @@ def test_every_core_and_the_reference_have_their_four_rows():
     assert all(row.p10 <= row.median <= row.p90 for row in rows)
     found = {(r.case.split(",")[0], r.quantity): r for r in rows}
     for name in CORES:
-        options = {"context": 7} if name == "transformer" else {}
+        options = {"max_length": 7} if name == "transformer" else {}
         core = make_core(name, 8, **options)
         count = sum(p.numel() for p in core.parameters())
         assert found[name, "parameters"].median == count

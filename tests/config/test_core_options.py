@@ -5,7 +5,7 @@ import torch
 
 from resel_torchrl.config import compose, open_run
 from resel_torchrl.errors import ConfigError
-from resel_torchrl.modules.cores import CORES
+from resel_torchrl.modules.cores import CORES, make_core
 
 
 def test_values_of_the_cores_options_are_checked_with_the_width():
@@ -15,7 +15,7 @@ def test_values_of_the_cores_options_are_checked_with_the_width():
             r"n_heads to divide the width 256, got 7",
         ),
         ("agent.hidden_size=60", r"agent.hidden_size=60: Expected n_heads to divide"),
-        ("agent.core_kwargs.context=0", r"Expected context to be an integer >= 1"),
+        ("agent.core_kwargs.max_length=0", r"Expected max_length to be an integer"),
     ):
         with pytest.raises(ConfigError, match=message):
             compose(["task=walker_v", "core=transformer", override])
@@ -39,11 +39,11 @@ def test_checking_a_core_draws_nothing_and_lets_unusual_ones_pass(monkeypatch):
 def test_a_horizon_beyond_the_context_is_refused_before_there_is_a_run(tmp_path):
     folder = tmp_path / "run"
     options = ["task=pendulum_v", "core=transformer", f"run_dir={folder}"]
-    message = r"context: expected at least 201.*got 200; write agent.core_kwargs.conte"
+    message = r"max_length: expected at least 201.*got 200; write agent.core_kwarg"
     with pytest.raises(ConfigError, match=message):
-        open_run(compose([*options, "agent.core_kwargs.context=200"]))
+        open_run(compose([*options, "agent.core_kwargs.max_length=200"]))
     assert not folder.exists()
-    open_run(compose([*options, "agent.core_kwargs.context=201"]))
+    open_run(compose([*options, "agent.core_kwargs.max_length=201"]))
     assert folder.exists()
 
 
@@ -75,3 +75,10 @@ def test_fused_acting_that_cannot_be_is_told_before_there_is_a_run(tmp_path):
     ):
         open_run(compose(refused))
     assert not (tmp_path / "other").exists()
+
+
+def test_a_renamed_option_is_told_its_new_name():
+    with pytest.raises(ConfigError, match=r"context: .* renamed to max_length\."):
+        compose(["core=transformer", "+agent.core_kwargs.context=200"])
+    with pytest.raises(ValueError, match=r"'context' .* renamed to max_length\."):
+        make_core("transformer", 16, context=200)

@@ -11,7 +11,7 @@ every_core = pytest.mark.parametrize("name", CORES)
 CONTROLS = ["memoryless", "one_step"]
 RECURRENT = [name for name in CORES if name not in CONTROLS]
 # One head fits any width; 2,048 steps and what a random state claims fit the context.
-OPTIONS = {"transformer": {"n_layers": 1, "n_heads": 1, "context": 2060}}
+OPTIONS = {"transformer": {"n_layers": 1, "n_heads": 1, "max_length": 2060}}
 every_recurrent_core = pytest.mark.parametrize("name", RECURRENT)
 
 

@@ -15,14 +15,14 @@ SIZE, HEADS, CONTEXT = 12, 3, 40
 @pytest.fixture
 def core():
     torch.manual_seed(0)
-    options = {"n_layers": 2, "n_heads": HEADS, "context": CONTEXT}
+    options = {"n_layers": 2, "n_heads": HEADS, "max_length": CONTEXT}
     return TransformerCore(SIZE, **options).double()
 
 
 @pytest.fixture
 def on_a_gpu(monkeypatch):
     """What runs where a look at the values would make the host wait."""
-    monkeypatch.setattr(transformer, "_may_look", lambda tensor: False)
+    monkeypatch.setattr(transformer, "_sync_is_free", lambda tensor: False)
 
 
 def attention(block, x):
@@ -104,7 +104,7 @@ def test_rows_of_a_step_are_at_places_of_their_own(core):
 
 def test_step_equals_forward_at_the_papers_width():
     torch.manual_seed(0)
-    core = make_core("transformer", 256, context=300)
+    core = make_core("transformer", 256, max_length=300)
     x, is_init = torch.randn(1, 300, 256), torch.zeros(1, 300).bool()
     with torch.no_grad():
         wanted, last = core(x, is_init)
@@ -123,7 +123,7 @@ def test_the_path_of_a_gpu_gives_the_same(core, held, monkeypatch):
     if held:
         _, state = core(x[:, :held], torch.zeros(2, held).bool())
     before, wanted = core(x, is_init), core(x, is_init, state)
-    monkeypatch.setattr(transformer, "_may_look", lambda tensor: False)
+    monkeypatch.setattr(transformer, "_sync_is_free", lambda tensor: False)
     torch.testing.assert_close(core(x, is_init, state), wanted)
     torch.testing.assert_close(core(x, is_init), before)
 
@@ -136,7 +136,8 @@ class TestLength:
         y, state = core(x, is_init)
         assert y.isfinite().all()
         assert state[0, -1] == CONTEXT
-        with pytest.raises(ValueError, match="of at most context=40 steps, got one of"):
+        expected = "of at most max_length=40 steps, got one of"
+        with pytest.raises(ValueError, match=expected):
             core.step(x[:, 0], torch.tensor([False]), state)
         core.step(x[:, 0], torch.tensor([True]), state)
         is_init[0, CONTEXT] = False
@@ -192,7 +193,7 @@ def test_a_state_of_noise_does_not_pass_a_start(core, noise):
 
 def test_past_keys_are_told_by_their_distance():
     """Without ALiBi the order of two past inputs would make no difference."""
-    core = TransformerCore(SIZE, n_layers=1, n_heads=HEADS, context=3).double()
+    core = TransformerCore(SIZE, n_layers=1, n_heads=HEADS, max_length=3).double()
     x, is_init = batch(1, 3, ((0,),))
     swapped = x[:, [1, 0, 2]]
 
@@ -213,8 +214,8 @@ def test_past_keys_are_told_by_their_distance():
         ),
         ({"n_heads": 0}, "n_heads to be an integer >= 1, got 0"),
         ({"n_layers": 0}, "n_layers to be an integer >= 1"),
-        ({"context": 0}, "context to be an integer >= 1, got 0"),
-        ({"context": -5}, "context to be an integer >= 1, got -5"),
+        ({"max_length": 0}, "max_length to be an integer >= 1, got 0"),
+        ({"max_length": -5}, "max_length to be an integer >= 1, got -5"),
         ({"n_heads": 4, "feedforward_size": 0}, "feedforward_size to be an integer"),
     ],
 )

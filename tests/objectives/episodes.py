@@ -31,7 +31,7 @@ N_ACTIONS = 3  # where they are discrete
 LENGTHS, ROW_LENGTH = [4, 1, 6, 2, 3], 13  # several episodes in each row
 CORE_OPTIONS = {
     "mamba": {"d_state": 3, "d_conv": 3},
-    "transformer": {"n_layers": 2, "n_heads": 2, "context": 20},
+    "transformer": {"n_layers": 2, "n_heads": 2, "max_length": 20},
 }
 
 

@@ -18,12 +18,10 @@ from resel_torchrl.ops import (
     lstm_scan,
     lstm_scan_naive,
 )
-from resel_torchrl.ops.causal_conv import causal_conv_plain
-from resel_torchrl.ops.gru import gru_scan_plain
-from resel_torchrl.ops.selective_scan import (
-    selective_scan_chunked,
-    selective_scan_naive,
-)
+from resel_torchrl.ops.causal_conv.plain import causal_conv_plain
+from resel_torchrl.ops.gru.plain import gru_scan_plain
+from resel_torchrl.ops.selective_scan import selective_scan_naive
+from resel_torchrl.ops.selective_scan.chunked import selective_scan_chunked
 
 # The package's names for its functions hide the submodules of the same names.
 SCAN_MODULE = importlib.import_module("resel_torchrl.ops.selective_scan.chunked")

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from resel_torchrl.ops import causal_conv, gru_scan, selective_scan
-from resel_torchrl.ops._backends import is_usable, pick
-from resel_torchrl.ops.gru import BACKENDS, check_backend
+from resel_torchrl.ops._backends import is_usable, load
+from resel_torchrl.ops.gru import BACKENDS
 from tests.ops.cases import CASES, flags, leaves, run_with_gradients
 
 pytest.importorskip("numba")
@@ -184,7 +184,7 @@ def test_operators_pass_pytorchs_checks():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_auto_takes_the_kernel_in_float32(dtype):
-    chosen = pick("auto", BACKENDS, torch.zeros(1, dtype=dtype))
+    chosen = load(BACKENDS.choose("auto", torch.zeros(1, dtype=dtype)))
     expected = "gru_scan_cpu" if dtype is torch.float32 else "gru_scan_plain"
     assert chosen.__name__ == expected
 
@@ -194,8 +194,8 @@ def test_an_absent_package_is_an_error_that_says_how_to_get_it(monkeypatch):
     with pytest.raises(
         ModuleNotFoundError, match=r"package numba.*pip install.*\[cpu\]"
     ):
-        check_backend("cpu")
-    chosen = pick("auto", BACKENDS, torch.zeros(1))
+        BACKENDS.check("cpu")
+    chosen = load(BACKENDS.choose("auto", torch.zeros(1)))
     assert chosen.__name__ == "gru_scan_plain"
 
 

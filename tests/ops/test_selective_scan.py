@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from resel_torchrl.ops import selective_scan, selective_scan_step
-from resel_torchrl.ops.selective_scan import chunk_length
+from resel_torchrl.ops.selective_scan.chunked import chunk_length
 from tests.ops.cases import CASES, flags, run_with_gradients, saved_bytes
 
 CASE = CASES["selective_scan"]

@@ -60,7 +60,7 @@ def test_lean_path_equals_the_tensordict_path(algorithm, core, reward_input, kin
     name, size = WALKS[algorithm]
     options = {"algorithm": algorithm, "core": core, "reward_input": reward_input}
     if core == "transformer":
-        options["core_kwargs"] = {"n_heads": 2, "context": 50}
+        options["core_kwargs"] = {"n_heads": 2, "max_length": 50}
     agent = make_agent(2, size, **options, **SIZES)
     deterministic = kind == ExplorationType.DETERMINISTIC
     networks = agent.actor_encoder, agent.actor

@@ -235,7 +235,7 @@ def test_every_core_can_be_sent_to_a_process(tmp_path, core):
     if core == "mamba":
         options += ["agent.core_kwargs.d_state=4", "agent.core_kwargs.d_conv=3"]
     elif core == "transformer":
-        options += ["agent.core_kwargs.n_heads=2", "agent.core_kwargs.context=64"]
+        options += ["agent.core_kwargs.n_heads=2", "agent.core_kwargs.max_length=64"]
     training = start(tmp_path / "run", *PROCESS, *options)
     setup = training.collector._setup[:3]
     make_env, make_policy, reader = pickle.loads(pickle.dumps(setup))

@@ -83,7 +83,7 @@ def test_every_core_resumes(tmp_path, core):
     if core == "mamba":
         options += ["agent.core_kwargs.d_state=4", "agent.core_kwargs.d_conv=3"]
     elif core == "transformer":
-        options += ["agent.core_kwargs.n_heads=2", "agent.core_kwargs.context=30"]
+        options += ["agent.core_kwargs.n_heads=2", "agent.core_kwargs.max_length=30"]
     options += ["train.updates_per_step=1.5", "agent.reward_input=true"]
     start(tmp_path / "whole", *options, "steps=70").run()
     start(tmp_path / "parts", *options, "steps=50").run()

@@ -41,39 +41,38 @@ CORES: dict[str, type[SequenceCore]] = {
 
 
 def make_core(name: str, size: int, **kwargs) -> SequenceCore:
-    """Builds a sequence core by its name.
+    """Build a sequence core by its name.
 
     Args:
         name: a key of :data:`CORES`.
         size: width of input and output.
         **kwargs: further arguments of that core's constructor.
 
-    Returns:
-        The core.
-
     Raises:
         ValueError: if the name or an argument is unknown (the message lists what there
-            is and the nearest), or a value is out of range.
+            is and the nearest, or the new name of one renamed), or a value is out of
+            range.
 
     Examples:
         >>> make_core("gru", 4)
         GRUCore(size=4, state_size=4)
-        >>> make_core("mambo", 4)
-        Traceback (most recent call last):
-        ...
-        ValueError: Unknown core 'mambo': expected one of ['gru', 'lru', 'lstm', \
-'mamba', 'memoryless', 'min_gru', 'one_step', 'transformer']. Did you mean 'mamba'?
     """
     if name not in CORES:
         raise ValueError(
             f"Unknown core {name!r}: expected one of {sorted(CORES)}."
             + did_you_mean(name, CORES)
         )
-    accepted = [p for p in inspect.signature(CORES[name]).parameters if p != "size"]
+    core = CORES[name]
+    accepted = [p for p in inspect.signature(core).parameters if p != "size"]
     for argument in kwargs:
+        if argument in core.renamed:
+            raise ValueError(
+                f"Argument {argument!r} of core {name!r} was renamed to "
+                f"{core.renamed[argument]}."
+            )
         if argument not in accepted:
             raise ValueError(
                 f"Unknown argument {argument!r} for core {name!r}: expected some of "
                 f"{accepted}." + did_you_mean(argument, accepted)
             )
-    return CORES[name](size, **kwargs)
+    return core(size, **kwargs)

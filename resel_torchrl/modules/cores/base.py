@@ -1,13 +1,15 @@
 """What every sequence core has in common."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
 
 class SequenceCore(nn.Module, ABC):
-    """Maps a sequence to a sequence of the same width, carrying a flat state.
+    """Map a sequence to a sequence of the same width, carrying a flat hidden state.
 
     A core has two forms that agree to rounding: :meth:`forward` over whole rows of
     time, in training, and :meth:`step` over one time step, in acting. In both, the
@@ -23,12 +25,13 @@ class SequenceCore(nn.Module, ABC):
         state_size: numbers of state per row.
         uses_previous: whether the core may be given the previous observation, action
             and reward. False only where it must see the current observation alone.
-        device_type: the only type of device that it runs over rows on, by its choice of
-            an implementation; None for any.
-        blank_rows: blank rows that it needs before each start inside of a row, by its
-            choice of an implementation: the ``gap`` of
+        device_type: the only type of device that :meth:`forward` runs on, by the
+            choice of a backend; None for any.
+        blank_rows: blank steps that :meth:`forward` needs before each start inside of
+            a row, by the choice of a backend: the ``gap`` of
             :func:`~resel_torchrl.replay.pack_episodes`.
         max_length: most steps of an episode; None if there is no limit.
+        renamed: former names of options and their present ones, for error messages.
 
     Raises:
         ValueError: if ``size`` is not a positive integer.
@@ -60,6 +63,7 @@ class SequenceCore(nn.Module, ABC):
     device_type: str | None = None
     blank_rows: int = 0
     max_length: int | None = None
+    renamed: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, size: int, state_size: int):
         super().__init__()
@@ -70,7 +74,7 @@ class SequenceCore(nn.Module, ABC):
     def forward(
         self, x: Tensor, is_init: Tensor, state: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Runs over whole rows of time.
+        """Run over whole rows of time.
 
         Args:
             x: ``[R, L, input_size]``, ``L`` at least 1.
@@ -87,7 +91,7 @@ class SequenceCore(nn.Module, ABC):
 
     @abstractmethod
     def step(self, x: Tensor, is_init: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Runs one time step.
+        """Run one time step.
 
         Args:
             x: ``[B, input_size]``.
@@ -104,11 +108,7 @@ class SequenceCore(nn.Module, ABC):
     def check_sequence(
         self, x: Tensor, is_init: Tensor, state: Tensor | None
     ) -> Tensor:
-        """Checks the arguments of :meth:`forward`; returns the state, zeros for None.
-
-        Raises:
-            ValueError: if a shape or the flags' type is wrong.
-        """
+        """Check the arguments of :meth:`forward`; return the state, zeros for None."""
         if x.dim() != 3 or x.shape[1] < 1 or x.shape[-1] != self.input_size:
             raise ValueError(
                 f"{type(self).__name__}.forward expected x of shape [R, L >= 1, "
@@ -121,11 +121,7 @@ class SequenceCore(nn.Module, ABC):
         return state
 
     def check_step(self, x: Tensor, is_init: Tensor, state: Tensor) -> None:
-        """Checks the arguments of :meth:`step`.
-
-        Raises:
-            ValueError: if a shape or the flags' type is wrong.
-        """
+        """Check the arguments of :meth:`step`."""
         if x.dim() != 2 or x.shape[-1] != self.input_size:
             raise ValueError(
                 f"{type(self).__name__}.step expected x of shape [B, "
@@ -153,31 +149,37 @@ class SequenceCore(nn.Module, ABC):
         return f"size={self.input_size}, state_size={self.state_size}"
 
 
-def check_positive(value: int, name: str) -> int:
-    """Returns ``value`` if it is an integer of at least 1.
+class GatedCore(SequenceCore):
+    """The parameters of a single-layer :class:`torch.nn.GRU` or LSTM, by its names.
 
-    Raises:
-        ValueError: if it is not.
-
-    Examples:
-        >>> check_positive(3, "size")
-        3
+    Matrices start Xavier-uniform, biases at zero.
     """
+
+    def __init__(self, size: int, n_gates: int, state_size: int):
+        super().__init__(size, state_size)
+        self.weight_ih_l0 = nn.Parameter(torch.empty(n_gates * size, size))
+        self.weight_hh_l0 = nn.Parameter(torch.empty(n_gates * size, size))
+        self.bias_ih_l0 = nn.Parameter(torch.empty(n_gates * size))
+        self.bias_hh_l0 = nn.Parameter(torch.empty(n_gates * size))
+        xavier_zero_bias_(self)
+
+    @property
+    def cell_parameters(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The parameters in the order of :func:`torch.gru_cell`."""
+        return self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0
+
+
+def check_positive(value: int, name: str) -> int:
+    """Return ``value``, or raise ValueError unless it is an integer of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"Expected {name} to be an integer >= 1, got {value!r}.")
     return value
 
 
 def xavier_zero_bias_(module: nn.Module) -> None:
-    """Xavier-uniform matrices and zero biases, for the parameters of ``module`` itself.
+    """Draw a module's own matrices Xavier-uniform, and set its biases to zero.
 
     Stacked gate matrices (``[3H, D]``, ``[4H, D]``) are drawn as one matrix.
-
-    Examples:
-        >>> linear = nn.Linear(3, 3)
-        >>> xavier_zero_bias_(linear)
-        >>> linear.bias.tolist(), bool(linear.weight.abs().max() <= 1)
-        ([0.0, 0.0, 0.0], True)
     """
     for parameter in module.parameters(recurse=False):
         if parameter.dim() > 1:

@@ -3,14 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from resel_torchrl.modules.cores.base import SequenceCore, xavier_zero_bias_
+from resel_torchrl.modules.cores.base import GatedCore
 from resel_torchrl.ops import gru_scan
-from resel_torchrl.ops._backends import choose, device_type
 from resel_torchrl.ops._resets import masked_state
-from resel_torchrl.ops.gru import BACKENDS, check_backend
+from resel_torchrl.ops.gru import BACKENDS
 
 
-class GRUCore(SequenceCore):
+class GRUCore(GatedCore):
     """One GRU layer with resets, as wide as its input.
 
     Parameters have the names, shapes and meaning of a single-layer
@@ -22,10 +21,10 @@ class GRUCore(SequenceCore):
         size: width of input, output and hidden state.
         backend: implementation of the recurrence, as in
             :func:`~resel_torchrl.ops.gru_scan`.
-        max_memory: steps that the longest memories of an untrained core last, such as
-            the horizon. The biases of the update gate then start at ``log(u)``, ``u``
-            uniform in [1, max_memory - 1], so that a unit keeps ``u / (1 + u)`` of its
-            state (chrono initialization, `arXiv 1804.11188
+        max_memory: steps over which the slowest units of an untrained core forget, such
+            as the horizon. The biases of the update gate then start at ``log(u)``,
+            ``u`` uniform in [1, max_memory - 1], so that a unit keeps ``u / (1 + u)``
+            of its state (chrono initialization, `arXiv 1804.11188
             <https://arxiv.org/abs/1804.11188>`_, section 2). ``None`` leaves them zero.
 
     Raises:
@@ -43,19 +42,14 @@ class GRUCore(SequenceCore):
     """
 
     def __init__(self, size: int, backend: str = "auto", max_memory: int | None = None):
-        super().__init__(size, state_size=size)
         if max_memory is not None and (type(max_memory) is not int or max_memory < 2):
             raise ValueError(
                 "expected max_memory to be a whole number of 2 steps or more, or None, "
                 f"got {max_memory!r}; the horizon is a good start."
             )
-        self.backend = check_backend(backend)
-        self.device_type = device_type(backend, BACKENDS)
-        self.weight_ih_l0 = nn.Parameter(torch.empty(3 * size, size))
-        self.weight_hh_l0 = nn.Parameter(torch.empty(3 * size, size))
-        self.bias_ih_l0 = nn.Parameter(torch.empty(3 * size))
-        self.bias_hh_l0 = nn.Parameter(torch.empty(3 * size))
-        xavier_zero_bias_(self)
+        super().__init__(size, 3, state_size=size)
+        self.backend = BACKENDS.check(backend)
+        self.device_type = BACKENDS.device_type(backend)
         if max_memory is not None:
             with torch.no_grad():
                 kept = self.bias_ih_l0[size : 2 * size]  # of reset, update, new
@@ -67,7 +61,7 @@ class GRUCore(SequenceCore):
         """See :meth:`SequenceCore.forward`."""
         state = self.check_sequence(x, is_init, state)
         # A loop over time reads its gates step by step, a kernel row by row.
-        by_step = choose(self.backend, BACKENDS, x).loops
+        by_step = BACKENDS.choose(self.backend, x).loops
         x = x.transpose(0, 1).contiguous() if by_step else x
         gates = nn.functional.linear(x, self.weight_ih_l0, self.bias_ih_l0)
         return gru_scan(
@@ -82,12 +76,5 @@ class GRUCore(SequenceCore):
     def step(self, x: Tensor, is_init: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`SequenceCore.step`."""
         self.check_step(x, is_init, state)
-        h = torch.gru_cell(
-            x,
-            masked_state(is_init, state),
-            self.weight_ih_l0,
-            self.weight_hh_l0,
-            self.bias_ih_l0,
-            self.bias_hh_l0,
-        )
+        h = torch.gru_cell(x, masked_state(is_init, state), *self.cell_parameters)
         return h, h

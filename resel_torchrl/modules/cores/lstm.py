@@ -3,16 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from resel_torchrl.modules.cores.base import (
-    SequenceCore,
-    check_positive,
-    xavier_zero_bias_,
-)
+from resel_torchrl.modules.cores.base import GatedCore, check_positive
 from resel_torchrl.ops import has_fused_lstm, lstm_layer, lstm_scan
 from resel_torchrl.ops._resets import masked_state
 
 
-class LSTMCore(SequenceCore):
+class LSTMCore(GatedCore):
     """One LSTM layer with resets, as wide as its input.
 
     Parameters have the names, shapes and meaning of a single-layer
@@ -36,12 +32,7 @@ class LSTMCore(SequenceCore):
     """
 
     def __init__(self, size: int):
-        super().__init__(size, state_size=2 * check_positive(size, "size"))
-        self.weight_ih_l0 = nn.Parameter(torch.empty(4 * size, size))
-        self.weight_hh_l0 = nn.Parameter(torch.empty(4 * size, size))
-        self.bias_ih_l0 = nn.Parameter(torch.empty(4 * size))
-        self.bias_hh_l0 = nn.Parameter(torch.empty(4 * size))
-        xavier_zero_bias_(self)
+        super().__init__(size, 4, state_size=2 * check_positive(size, "size"))
 
     def forward(
         self, x: Tensor, is_init: Tensor, state: Tensor | None = None
@@ -49,15 +40,7 @@ class LSTMCore(SequenceCore):
         """See :meth:`SequenceCore.forward`."""
         state = self.check_sequence(x, is_init, state)
         if has_fused_lstm(x):
-            return lstm_layer(
-                x,
-                is_init,
-                self.weight_ih_l0,
-                self.weight_hh_l0,
-                self.bias_ih_l0,
-                self.bias_hh_l0,
-                state,
-            )
+            return lstm_layer(x, is_init, *self.cell_parameters, state)
         by_step = x.transpose(0, 1).contiguous()
         gates = nn.functional.linear(by_step, self.weight_ih_l0, self.bias_ih_l0)
         return lstm_scan(
@@ -67,12 +50,6 @@ class LSTMCore(SequenceCore):
     def step(self, x: Tensor, is_init: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`SequenceCore.step`."""
         self.check_step(x, is_init, state)
-        h, c = torch.lstm_cell(
-            x,
-            masked_state(is_init, state).chunk(2, -1),
-            self.weight_ih_l0,
-            self.weight_hh_l0,
-            self.bias_ih_l0,
-            self.bias_hh_l0,
-        )
+        before = masked_state(is_init, state).chunk(2, -1)
+        h, c = torch.lstm_cell(x, before, *self.cell_parameters)
         return h, torch.cat([h, c], -1)

@@ -1,4 +1,4 @@
-"""What the two controls share: a core without recurrence."""
+"""Cores without recurrence: the controls of an experiment on memory."""
 
 from torch import Tensor, nn
 
@@ -13,14 +13,6 @@ class PositionwiseCore(SequenceCore):
 
     Raises:
         ValueError: if ``size`` is not a positive integer.
-
-    Examples:
-        >>> import torch
-        >>> core = PositionwiseCore(4)
-        >>> is_init = torch.zeros(2, 3, dtype=torch.bool)
-        >>> y, state = core(torch.randn(2, 3, 4), is_init)
-        >>> y.shape, state.shape
-        (torch.Size([2, 3, 4]), torch.Size([2, 0]))
     """
 
     def __init__(self, size: int):
@@ -42,15 +34,12 @@ class PositionwiseCore(SequenceCore):
 
 
 class MemorylessCore(PositionwiseCore):
-    """Control without any memory: an encoder that has it drops the previous inputs.
+    """Control that sees the current observation only: an encoder drops the rest.
 
     What an agent with this core reaches is what the current observation alone allows.
 
     Args:
         size: width of input and output.
-
-    Raises:
-        ValueError: if ``size`` is not a positive integer.
 
     Examples:
         >>> core = MemorylessCore(4)
@@ -69,9 +58,6 @@ class OneStepCore(PositionwiseCore):
 
     Args:
         size: width of input and output.
-
-    Raises:
-        ValueError: if ``size`` is not a positive integer.
 
     Examples:
         >>> core = OneStepCore(4)

@@ -1,59 +1,11 @@
 """Causal Transformer core."""
 
+from types import MappingProxyType
+
 import torch
 from torch import Tensor, nn
 
 from resel_torchrl.modules.cores.base import SequenceCore, check_positive
-
-
-class TransformerBlock(nn.Module):
-    """Pre-norm self-attention and feed-forward, each with a residual.
-
-    Args:
-        size: width of input and output.
-        n_heads: attention heads.
-        feedforward_size: inner width of the feed-forward.
-        norm_eps: added to both norms' variance.
-
-    Examples:
-        >>> block = TransformerBlock(8, 2, 16, 1e-5)
-        >>> past, bias = torch.zeros(1, 0, 2, 8), torch.zeros(1, 2, 3, 3)
-        >>> x, present = block(torch.randn(1, 3, 8), past, bias)
-        >>> x.shape, present.shape
-        (torch.Size([1, 3, 8]), torch.Size([1, 3, 2, 8]))
-    """
-
-    def __init__(self, size: int, n_heads: int, feedforward_size: int, norm_eps: float):
-        super().__init__()
-        self.n_heads = n_heads
-        self.norm = nn.LayerNorm(size, eps=norm_eps)
-        self.in_proj = nn.Linear(size, 3 * size)  # query, key, value
-        self.out_proj = nn.Linear(size, size)
-        self.feedforward = FeedForward(size, feedforward_size, norm_eps)
-
-    def forward(self, x: Tensor, past: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Attends to past and present.
-
-        Args:
-            x: ``[R, L, size]``.
-            past: keys and values before them, ``[R, P, 2, size]``.
-            bias: added to the attention's logits, ``[R, n_heads, L, L + P]``: first
-                the present keys, then the past ones.
-
-        Returns:
-            Outputs ``[R, L, size]``, and their keys and values ``[R, L, 2, size]``.
-        """
-        query, key, value = self.in_proj(self.norm(x)).to(x.dtype).chunk(3, -1)
-        present = torch.stack([key, value], 2)
-        key, value = torch.cat([present, past], 1).unbind(2)
-        attended = nn.functional.scaled_dot_product_attention(
-            self._heads(query), self._heads(key), self._heads(value), attn_mask=bias
-        )
-        x = x + self.out_proj(attended.transpose(1, 2).flatten(2))
-        return self.feedforward(x), present
-
-    def _heads(self, x):
-        return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
 
 
 class TransformerCore(SequenceCore):
@@ -65,23 +17,23 @@ class TransformerCore(SequenceCore):
     (arXiv 2108.12409). Defaults are those of the code released with arXiv 2405.15384,
     whose width is 512. Parameters start as PyTorch draws them.
 
-    The state is the cache of keys and values, ``[context, n_layers, 2, size]``
-    flattened, and the number of steps in it: ``2 · context · n_layers · size + 1``
+    The state is the cache of keys and values, ``[max_length, n_layers, 2, size]``
+    flattened, and the number of steps in it: ``2 · max_length · n_layers · size + 1``
     numbers for each row, two million at the defaults and a width of 256. Slots that
     are not in use are zero. :meth:`step` reads and copies those that are.
     :meth:`forward` makes one mask of ``R · n_heads · L · L`` numbers for all blocks.
 
-    An episode may have ``context`` steps. A longer one raises on a CPU; elsewhere a
-    look at the positions would make the host wait, so there its outputs are NaN from
-    that step to the episode's end, and with them the loss. After an input that is not
-    finite, too, all outputs are NaN until the next start.
+    An episode longer than ``max_length`` raises on a CPU; elsewhere looking at the
+    positions would make the host wait, so there its outputs are NaN from that step to
+    the episode's end, and with them the loss. After an input that is not finite, too,
+    all outputs are NaN until the next start.
 
     Args:
         size: width of input and output.
         n_layers: blocks.
         n_heads: attention heads; they divide ``size``.
         feedforward_size: inner width of the feed-forward; None for ``4 · size``.
-        context: longest episode, in steps. An episode of T transitions has T + 1
+        max_length: longest episode, in steps. An episode of T transitions has T + 1
             observations, which is what a packed row holds.
         norm_eps: added to the norms' variance.
 
@@ -90,12 +42,14 @@ class TransformerCore(SequenceCore):
             ``size``.
 
     Examples:
-        >>> core = TransformerCore(16, n_layers=2, n_heads=4, context=5)
+        >>> core = TransformerCore(16, n_layers=2, n_heads=4, max_length=5)
         >>> is_init = torch.tensor([[True, False, False, True, False]])
         >>> y, state = core(torch.randn(1, 5, 16), is_init)
         >>> y.shape, state.shape, state[0, -1]
         (torch.Size([1, 5, 16]), torch.Size([1, 321]), tensor(2., grad_fn=...))
     """
+
+    renamed = MappingProxyType({"context": "max_length"})
 
     def __init__(
         self,
@@ -103,20 +57,20 @@ class TransformerCore(SequenceCore):
         n_layers: int = 4,
         n_heads: int = 8,
         feedforward_size: int | None = None,
-        context: int = 1024,
+        max_length: int = 1024,
         norm_eps: float = 1e-5,
     ):
         check_positive(size, "size")
         check_positive(n_layers, "n_layers")
-        check_positive(context, "context")
+        check_positive(max_length, "max_length")
         if size % check_positive(n_heads, "n_heads"):
             divisors = [n for n in range(1, size + 1) if size % n == 0]
             raise ValueError(
                 f"Expected n_heads to divide the width {size}, got {n_heads}. Choose "
                 f"one of {divisors}, or another width."
             )
-        super().__init__(size, state_size=2 * context * n_layers * size + 1)
-        self.n_layers, self.n_heads, self.max_length = n_layers, n_heads, context
+        super().__init__(size, state_size=2 * max_length * n_layers * size + 1)
+        self.n_layers, self.n_heads, self.max_length = n_layers, n_heads, max_length
         inner = 4 * size if feedforward_size is None else feedforward_size
         self.blocks = nn.ModuleList(
             TransformerBlock(size, n_heads, inner, norm_eps) for _ in range(n_layers)
@@ -130,7 +84,7 @@ class TransformerCore(SequenceCore):
         """See :meth:`SequenceCore.forward`.
 
         Raises:
-            ValueError: also on a CPU, if an episode has more than ``context`` steps.
+            ValueError: also on a CPU, if an episode has more than ``max_length`` steps.
         """
         fresh = state is None
         if fresh:  # zeros that take no memory
@@ -150,7 +104,7 @@ class TransformerCore(SequenceCore):
         x = torch.where(finite.unsqueeze(-1), x, x.new_zeros(()))
         last_bad = torch.where(finite, -1, time).cummax(1).values
         spoilt = (last_bad >= start.clamp(min=0)) | (spoilt[:, None] & (start < 0))
-        if _may_look(x):
+        if _sync_is_free(x):
             self._check_length(position)
             used, kept = int(length.max()), int(position[:, -1].max()) + 1
         else:
@@ -186,7 +140,7 @@ class TransformerCore(SequenceCore):
         """See :meth:`SequenceCore.step`.
 
         Raises:
-            ValueError: also on a CPU, if the episode has had ``context`` steps.
+            ValueError: also on a CPU, if the episode has had ``max_length`` steps.
         """
         self.check_step(x, is_init, state)
         y, state = self.forward(x.unsqueeze(1), is_init.unsqueeze(1), state)
@@ -196,9 +150,10 @@ class TransformerCore(SequenceCore):
         longest = int(position.max()) + 1
         if longest > self.max_length:
             raise ValueError(
-                f"TransformerCore expected episodes of at most context="
+                f"TransformerCore expected episodes of at most max_length="
                 f"{self.max_length} steps, got one of {longest} or more. Build it with "
-                f"context={longest} or more, or check that is_init marks each start."
+                f"max_length={longest} or more, or check that is_init marks each "
+                "start."
             )
 
     def _bias(self, x, time, start, position, slots, in_use):
@@ -212,6 +167,58 @@ class TransformerCore(SequenceCore):
         slopes = torch.exp2(-8 / self.n_heads * heads)
         bias = -slopes[:, None, None] * back.to(x.dtype).unsqueeze(1)
         return bias.masked_fill_(~allowed.unsqueeze(1), -torch.inf)
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm self-attention and feed-forward, each with a residual."""
+
+    def __init__(self, size: int, n_heads: int, feedforward_size: int, norm_eps: float):
+        super().__init__()
+        self.n_heads = n_heads
+        self.norm = nn.LayerNorm(size, eps=norm_eps)
+        self.in_proj = nn.Linear(size, 3 * size)  # query, key, value
+        self.out_proj = nn.Linear(size, size)
+        self.feedforward = FeedForward(size, feedforward_size, norm_eps)
+
+    def forward(self, x: Tensor, past: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Attend to past and present.
+
+        Args:
+            x: ``[R, L, size]``.
+            past: keys and values before them, ``[R, P, 2, size]``.
+            bias: added to the attention's logits, ``[R, n_heads, L, L + P]``: first
+                the present keys, then the past ones.
+
+        Returns:
+            Outputs ``[R, L, size]``, and their keys and values ``[R, L, 2, size]``.
+        """
+        query, key, value = self.in_proj(self.norm(x)).to(x.dtype).chunk(3, -1)
+        present = torch.stack([key, value], 2)
+        key, value = torch.cat([present, past], 1).unbind(2)
+        attended = nn.functional.scaled_dot_product_attention(
+            self._heads(query), self._heads(key), self._heads(value), attn_mask=bias
+        )
+        x = x + self.out_proj(attended.transpose(1, 2).flatten(2))
+        return self.feedforward(x), present
+
+    def _heads(self, x):
+        return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    """Pre-norm feed-forward with a residual: ``x + W2 GELU(W1 LayerNorm(x))``."""
+
+    def __init__(self, size: int, inner_size: int, norm_eps: float = 1e-5):
+        super().__init__()
+        check_positive(inner_size, "feedforward_size")
+        self.norm = nn.LayerNorm(size, eps=norm_eps)
+        self.layers = nn.Sequential(
+            nn.Linear(size, inner_size), nn.GELU(), nn.Linear(inner_size, size)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[*, size]`` to ``[*, size]``."""
+        return x + self.layers(self.norm(x))
 
 
 def _last_episode(present: Tensor, cache: Tensor, begin: Tensor, kept: int) -> Tensor:
@@ -229,8 +236,8 @@ def _last_episode(present: Tensor, cache: Tensor, begin: Tensor, kept: int) -> T
     return slots.masked_fill((time >= L)[..., None, None, None], 0)
 
 
-def _may_look(tensor: Tensor) -> bool:
-    """Whether reading values costs no wait, nor a break of a compiled graph."""
+def _sync_is_free(tensor: Tensor) -> bool:
+    """Whether reading a value costs no host sync, nor a break of a compiled graph."""
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
@@ -240,33 +247,3 @@ def _read_length(state: Tensor, starts: Tensor, limit: int) -> tuple[Tensor, Ten
     spoilt = count.isnan()
     length = count.nan_to_num(0, limit, 0).round().clamp(0, limit).long()
     return length, spoilt
-
-
-class FeedForward(nn.Module):
-    """Pre-norm feed-forward with a residual: ``x + W2 GELU(W1 LayerNorm(x))``.
-
-    Args:
-        size: width of input and output.
-        inner_size: width in between.
-        norm_eps: added to the norm's variance.
-
-    Raises:
-        ValueError: if a size is not a positive integer.
-
-    Examples:
-        >>> import torch
-        >>> FeedForward(4, 8)(torch.zeros(2, 3, 4)).shape
-        torch.Size([2, 3, 4])
-    """
-
-    def __init__(self, size: int, inner_size: int, norm_eps: float = 1e-5):
-        super().__init__()
-        check_positive(inner_size, "feedforward_size")
-        self.norm = nn.LayerNorm(size, eps=norm_eps)
-        self.layers = nn.Sequential(
-            nn.Linear(size, inner_size), nn.GELU(), nn.Linear(inner_size, size)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps ``[*, size]`` to ``[*, size]``."""
-        return x + self.layers(self.norm(x))

@@ -4,43 +4,31 @@ import torch
 from torch import Tensor
 
 from resel_torchrl.ops import _backends
-from resel_torchrl.ops._backends import Backend
+from resel_torchrl.ops._backends import Backend, Backends
 from resel_torchrl.ops._precision import in_full_precision
 from resel_torchrl.ops.causal_conv.naive import causal_conv_naive, causal_conv_step
-from resel_torchrl.ops.causal_conv.plain import causal_conv_plain
 
-__all__ = [
-    "BACKENDS",
+__all__ = ["BACKENDS", "causal_conv", "causal_conv_naive", "causal_conv_step"]
+
+BACKENDS = Backends(
     "causal_conv",
-    "causal_conv_naive",
-    "causal_conv_plain",
-    "causal_conv_step",
-    "check_backend",
-]
-
-BACKENDS = {
-    "naive": Backend(f"{__name__}.naive", "causal_conv_naive"),
-    "torch": Backend(f"{__name__}.plain", "causal_conv_plain"),
-    "cpu": Backend(f"{__name__}.cpu", "causal_conv_cpu", "numba", "cpu", "cpu", True),
-    "triton": Backend(
-        f"{__name__}.triton", "causal_conv_triton", "triton", "cuda", "cuda", True
-    ),
-}
+    {
+        "naive": Backend(f"{__name__}.naive", "causal_conv_naive"),
+        "torch": Backend(f"{__name__}.plain", "causal_conv_plain"),
+        "cpu": Backend(
+            f"{__name__}.cpu", "causal_conv_cpu", "numba", "cpu", "cpu", fused=True
+        ),
+        "triton": Backend(
+            f"{__name__}.triton",
+            "causal_conv_triton",
+            "triton",
+            "cuda",
+            "cuda",
+            fused=True,
+        ),
+    },
+)
 """Implementations of the convolution, by name. ``"auto"`` picks one of them."""
-
-
-def check_backend(backend: str) -> str:
-    """Returns ``backend`` if it can be used here.
-
-    Raises:
-        ValueError: if there is no such one; the message lists those that are.
-        ModuleNotFoundError: if it needs a package that is not installed.
-
-    Examples:
-        >>> check_backend("torch")
-        'torch'
-    """
-    return _backends.check_backend(backend, BACKENDS, "causal_conv")
 
 
 @in_full_precision
@@ -54,7 +42,7 @@ def causal_conv(
     silu: bool = False,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """Convolves each channel with its own ``K`` causal taps, inside episodes only.
+    """Convolve each channel with its own ``K`` causal taps, inside episodes only.
 
     ``y_t = bias + Σ_j weight[:, K-1-j] · x_{t-j}``, where inputs from before the last
     start flag count as zero, be they NaN. The backward pass keeps the inputs only and
@@ -88,7 +76,7 @@ def causal_conv(
         >>> y.flatten(), state.flatten()
         (tensor([1., 2., 1., 2.]), tensor([1., 1.]))
     """
-    chosen = _backends.choose(check_backend(backend), BACKENDS, x)
+    chosen = BACKENDS.choose(backend, x)
     convolve = _backends.load(chosen)
     if chosen.fused:
         return convolve(x, weight, bias, is_init, state, silu)

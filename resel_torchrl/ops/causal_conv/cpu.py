@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from resel_torchrl.ops._numba import flat, flat_rows, materialized, views
+from resel_torchrl.ops._autograd import register_backward
+from resel_torchrl.ops._numba import flat, flat_rows, views
 from resel_torchrl.ops._threads import run_items
 from resel_torchrl.ops.causal_conv._cpu_kernels import (
     CHANNELS,
@@ -21,21 +22,11 @@ def causal_conv_cpu(
     state: Tensor,
     silu: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The convolution in one pass over the inputs; needs Numba, no compiler.
+    """Run :func:`~resel_torchrl.ops.causal_conv` in one pass over the inputs.
 
     ``x`` is read where it lies if its rows are evenly spaced. The backward pass keeps
     the inputs only, from which it finds SiLU's slope; it cannot be differentiated
-    again. Results do not depend on the number of threads, which is PyTorch's. Arguments
-    and returns are those of :func:`~resel_torchrl.ops.causal_conv.causal_conv`.
-
-    Examples:
-        >>> from resel_torchrl.ops.causal_conv.cpu import causal_conv_cpu
-        >>> x, is_init = torch.ones(1, 4, 1), torch.tensor([[True, False, True, False]])
-        >>> y, state = causal_conv_cpu(
-        ...     x, torch.ones(1, 3), torch.zeros(1), is_init, torch.ones(1, 1, 2)
-        ... )
-        >>> y.flatten(), state.flatten()
-        (tensor([1., 2., 1., 2.]), tensor([1., 1.]))
+    again. Results do not depend on the number of threads, which is PyTorch's.
     """
     return _conv(x, weight, bias, is_init, state, silu)
 
@@ -104,19 +95,14 @@ def _gradient_shapes(x, weight, bias, is_init, state, grad_y, grad_last, silu):
     return tuple(x.new_empty(tensor.shape) for tensor in (x, weight, bias, state))
 
 
-def _save(ctx, inputs, output):
-    *tensors, ctx.silu = inputs
-    ctx.set_materialize_grads(False)
-    ctx.outputs = [(tensor.shape, tensor.dtype) for tensor in output]
-    ctx.save_for_backward(*tensors)
+def _save(inputs, output):
+    *tensors, silu = inputs
+    return tensors, silu
 
 
-def _apply_backward(ctx, grad_y, grad_last):
-    gradients = materialized(ctx, grad_y, grad_last)
-    grad_x, grad_weight, grad_bias, grad_state = _conv_backward(
-        *ctx.saved_tensors, *gradients, ctx.silu
-    )
-    return grad_x, grad_weight, grad_bias, None, grad_state, None
+def _gradients(saved, silu, grad_y, grad_last):
+    *grads, grad_state = _conv_backward(*saved, grad_y, grad_last, silu)
+    return *grads, None, grad_state, None
 
 
-_conv.register_autograd(_apply_backward, setup_context=_save)
+register_backward(_conv, _save, _gradients)

@@ -10,18 +10,9 @@ from resel_torchrl.ops._resets import any_requires_grad, reset_steps
 def causal_conv_plain(
     x: Tensor, weight: Tensor, bias: Tensor, is_init: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The convolution tap by tap in plain PyTorch, on any device.
+    """Run :func:`~resel_torchrl.ops.causal_conv` tap by tap, on any device.
 
     The backward pass keeps the inputs only and cannot be differentiated again.
-    Arguments and returns are those of :func:`~resel_torchrl.ops.causal_conv`.
-
-    Examples:
-        >>> x, is_init = torch.ones(1, 4, 1), torch.tensor([[True, False, True, False]])
-        >>> y, state = causal_conv_plain(
-        ...     x, torch.ones(1, 3), torch.zeros(1), is_init, torch.ones(1, 1, 2)
-        ... )
-        >>> y.flatten(), state.flatten()
-        (tensor([1., 2., 1., 2.]), tensor([1., 1.]))
     """
     if any_requires_grad(x, weight, bias, state):
         return _CausalConv.apply(x, weight, bias, is_init, state)

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from resel_torchrl.ops._autograd import register_backward
 from resel_torchrl.ops._resets import any_requires_grad
 from resel_torchrl.ops._triton import (
     OPTIONS,
@@ -28,49 +29,22 @@ def causal_conv_triton(
     state: Tensor,
     silu: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """:func:`~resel_torchrl.ops.causal_conv` in one kernel for each pass.
+    """Run :func:`~resel_torchrl.ops.causal_conv` in one kernel for each pass.
 
     ``x`` is read where it lies if its last dimension is contiguous. The backward pass
     keeps the inputs and, with ``silu``, the outputs before it; its sums have a fixed
-    order, and it cannot be differentiated again. The host never waits.
-
-    Args:
-        x: ``[R, L, D]``.
-        weight: ``[D, K]``; the last tap meets the present input.
-        bias: ``[D]``.
-        is_init: start flags, bool ``[R, L]``.
-        state: the ``K - 1`` inputs before the first step, oldest first,
-            ``[R, D, K - 1]``.
-        silu: whether SiLU is applied to the outputs.
-
-    Returns:
-        The outputs ``[R, L, D]`` and the last ``K - 1`` inputs ``[R, D, K - 1]``,
-        those of earlier episodes set to zero.
-
-    Raises:
-        ModuleNotFoundError: if Triton is not installed.
-        ValueError: if a shape does not fit or a tensor is not on the CUDA device.
-        TypeError: if the types are not all float32 or all float64.
-
-    Examples:
-        >>> if torch.cuda.is_available():
-        ...     x = torch.ones(1, 4, 1, device="cuda")
-        ...     is_init = torch.tensor([[True, False, True, False]], device="cuda")
-        ...     y, state = causal_conv_triton(
-        ...         x, x[0, :3].t(), x[0, 0], is_init, x[:, :2].mT
-        ...     )
-        ...     assert y.flatten().tolist() == [2, 3, 2, 3]
+    order, and it cannot be differentiated again. The host never waits. Raises
+    ValueError or TypeError for a shape, device or type that does not fit.
     """
     R, L, D = x.shape
     K = weight.shape[-1]
     check_tensors(
         "causal_conv_triton",
-        {
-            **{"x": (R, L, D), "weight": (D, K), "bias": (D,)},
-            **{"is_init": (R, L), "state": (R, D, K - 1)},
-        },
-        **{"x": x, "weight": weight, "bias": bias},
-        **{"is_init": is_init, "state": state},
+        x=(x, (R, L, D)),
+        weight=(weight, (D, K)),
+        bias=(bias, (D,)),
+        is_init=(is_init, (R, L)),
+        state=(state, (R, D, K - 1)),
     )
     keep = any_requires_grad(x, weight, bias, state)
     y, last, _ = _forward(x, weight, bias, is_init, state, silu, keep)
@@ -165,25 +139,14 @@ def _(x, weight, is_init, state, linear, grad_y, grad_last, silu):
     )
 
 
-def _setup_context(ctx, inputs, output):
-    x, weight, _, is_init, state, ctx.silu, _ = inputs
-    y, last, linear = output
-    ctx.mark_non_differentiable(linear)
-    ctx.set_materialize_grads(False)
-    ctx.like_outputs = y.shape, last.shape
-    ctx.save_for_backward(x, weight, is_init, state, linear)
+def _save(inputs, output):
+    x, weight, _, is_init, state, silu, _ = inputs
+    return (x, weight, is_init, state, output[2]), silu
 
 
-def _gradients(ctx, grad_y, grad_last, _):
-    x, *saved = ctx.saved_tensors
-    grad_y, grad_last = (
-        x.new_zeros(shape) if grad is None else grad
-        for shape, grad in zip(ctx.like_outputs, (grad_y, grad_last), strict=True)
-    )
-    grad_x, grad_weight, grad_bias, grad_state = _backward(
-        x, *saved, grad_y, grad_last, ctx.silu
-    )
-    return grad_x, grad_weight, grad_bias, None, grad_state, None, None
+def _gradients(saved, silu, grad_y, grad_last):
+    *grads, grad_state = _backward(*saved, grad_y, grad_last, silu)
+    return *grads, None, grad_state, None, None
 
 
-_forward.register_autograd(_gradients, setup_context=_setup_context)
+register_backward(_forward, _save, _gradients)

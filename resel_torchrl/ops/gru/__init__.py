@@ -3,42 +3,24 @@
 from torch import Tensor
 
 from resel_torchrl.ops import _backends
-from resel_torchrl.ops._backends import Backend
+from resel_torchrl.ops._backends import Backend, Backends
 from resel_torchrl.ops._precision import in_full_precision
 from resel_torchrl.ops.gru.naive import gru_scan_naive
-from resel_torchrl.ops.gru.plain import gru_scan_plain
 
-__all__ = [
-    "BACKENDS",
-    "check_backend",
+__all__ = ["BACKENDS", "gru_scan", "gru_scan_naive"]
+
+BACKENDS = Backends(
     "gru_scan",
-    "gru_scan_naive",
-    "gru_scan_plain",
-]
-
-BACKENDS = {
-    "naive": Backend(f"{__name__}.naive", "gru_scan_naive", loops=True),
-    "torch": Backend(f"{__name__}.plain", "gru_scan_plain", loops=True),
-    "cpu": Backend(f"{__name__}.cpu", "gru_scan_cpu", "numba", "cpu", "cpu"),
-    "triton": Backend(
-        f"{__name__}.triton", "gru_scan_triton", "triton", "cuda", "cuda"
-    ),
-}
+    {
+        "naive": Backend(f"{__name__}.naive", "gru_scan_naive", loops=True),
+        "torch": Backend(f"{__name__}.plain", "gru_scan_plain", loops=True),
+        "cpu": Backend(f"{__name__}.cpu", "gru_scan_cpu", "numba", "cpu", "cpu"),
+        "triton": Backend(
+            f"{__name__}.triton", "gru_scan_triton", "triton", "cuda", "cuda"
+        ),
+    },
+)
 """Implementations of the recurrence, by name. ``"auto"`` picks one of them."""
-
-
-def check_backend(backend: str) -> str:
-    """Returns ``backend`` if it can be used here.
-
-    Raises:
-        ValueError: if there is no such one; the message lists those that are.
-        ModuleNotFoundError: if it needs a package that is not installed.
-
-    Examples:
-        >>> check_backend("torch")
-        'torch'
-    """
-    return _backends.check_backend(backend, BACKENDS, "gru_scan")
 
 
 @in_full_precision
@@ -51,7 +33,7 @@ def gru_scan(
     *,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """Runs a GRU over time, starting from zero wherever ``is_init`` is true.
+    """Run a GRU over time, starting from zero wherever ``is_init`` is true.
 
     The gates, their order and the equations are those of :class:`torch.nn.GRU`; the
     input's share of the gates comes ready-made, since it needs no recurrence.
@@ -82,5 +64,5 @@ def gru_scan(
         >>> y[0, :, 0]
         tensor([0.5000, 0.2500, 0.0000, 0.0000])
     """
-    scan = _backends.pick(check_backend(backend), BACKENDS, gates)
+    scan = _backends.load(BACKENDS.choose(backend, gates))
     return scan(gates, is_init, weight_hh, bias_hh, state)

@@ -4,13 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resel_torchrl.ops._numba import (
-    add_product,
-    kernel,
-    materialized,
-    sigmoid,
-    views,
-)
+from resel_torchrl.ops._autograd import register_backward
+from resel_torchrl.ops._numba import add_product, kernel, sigmoid, views
 from resel_torchrl.ops._resets import any_requires_grad
 from resel_torchrl.ops._threads import run_items
 
@@ -18,21 +13,11 @@ from resel_torchrl.ops._threads import run_items
 def gru_scan_cpu(
     gates: Tensor, is_init: Tensor, weight_hh: Tensor, bias_hh: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The recurrence row by row, without a call per step; needs Numba, no compiler.
+    """Run :func:`~resel_torchrl.ops.gru_scan` row by row, without a call per step.
 
     PyTorch's threads share the rows out: one row is one thread's. With gradients
-    ``5 · R · L · H`` numbers are kept, as in the plain PyTorch form. The backward pass
-    cannot be differentiated again. Arguments and returns are those of
-    :func:`~resel_torchrl.ops.gru.gru_scan`.
-
-    Examples:
-        >>> from resel_torchrl.ops.gru.cpu import gru_scan_cpu
-        >>> gates = torch.zeros(1, 4, 6)
-        >>> is_init = torch.tensor([[False, False, True, False]])
-        >>> h = torch.ones(1, 2)
-        >>> y, h = gru_scan_cpu(gates, is_init, torch.zeros(6, 2), torch.zeros(6), h)
-        >>> y[0, :, 0]
-        tensor([0.5000, 0.2500, 0.0000, 0.0000])
+    ``5 · R · L · H`` numbers are kept. The backward pass cannot be differentiated
+    again.
     """
     keep = any_requires_grad(gates, weight_hh, bias_hh, state)
     y, last, *_ = _scan(gates, is_init, weight_hh, bias_hh, state, keep)
@@ -111,24 +96,18 @@ def _gradient_shapes(is_init, weight_hh, state, y, activated, new, grad_y, grad_
     )
 
 
-def _save(ctx, inputs, output):
+def _save(inputs, output):
     _gates, is_init, weight_hh, _bias, state, _keep = inputs
-    y, last, activated, new = output
-    ctx.mark_non_differentiable(activated, new)
-    ctx.set_materialize_grads(False)
-    ctx.outputs = (y.shape, y.dtype), (last.shape, last.dtype)
-    ctx.save_for_backward(is_init, weight_hh, state, y, activated, new)
+    y, _last, activated, new = output
+    return (is_init, weight_hh, state, y, activated, new), None
 
 
-def _apply_backward(ctx, grad_y, grad_last, *_):
-    grad_y, grad_last = materialized(ctx, grad_y, grad_last)
-    grad_gates, grad_weight, grad_bias, grad_state = _scan_backward(
-        *ctx.saved_tensors, grad_y, grad_last
-    )
-    return grad_gates, None, grad_weight, grad_bias, grad_state, None
+def _gradients(saved, _, grad_y, grad_last):
+    grad_gates, *grads = _scan_backward(*saved, grad_y, grad_last)
+    return grad_gates, None, *grads, None
 
 
-_scan.register_autograd(_apply_backward, setup_context=_save)
+register_backward(_scan, _save, _gradients)
 
 
 @kernel

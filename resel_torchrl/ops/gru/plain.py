@@ -10,20 +10,11 @@ from resel_torchrl.ops._resets import any_requires_grad, reset_steps
 def gru_scan_plain(
     gates: Tensor, is_init: Tensor, weight_hh: Tensor, bias_hh: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The recurrence step by step over all rows, on any device.
+    """Run :func:`~resel_torchrl.ops.gru_scan` step by step, on any device.
 
     Without gradients nothing is kept; with them ``5 · R · L · H`` numbers are (r, z, n,
     the hidden state's share of n, output), and the weights get their gradient from one
-    product after the loop. The backward pass cannot be differentiated again. Arguments
-    and returns are those of :func:`~resel_torchrl.ops.gru_scan`.
-
-    Examples:
-        >>> gates = torch.zeros(1, 4, 6)
-        >>> is_init = torch.tensor([[False, False, True, False]])
-        >>> h = torch.ones(1, 2)
-        >>> y, _ = gru_scan_plain(gates, is_init, torch.zeros(6, 2), torch.zeros(6), h)
-        >>> y[0, :, 0]
-        tensor([0.5000, 0.2500, 0.0000, 0.0000])
+    product after the loop. The backward pass cannot be differentiated again.
     """
     if any_requires_grad(gates, weight_hh, bias_hh, state):
         return _GRUScan.apply(gates, is_init, weight_hh, bias_hh, state)

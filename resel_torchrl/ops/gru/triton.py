@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from resel_torchrl.ops._autograd import register_backward
 from resel_torchrl.ops._triton import (
     OPTIONS,
     _interpreted,
@@ -34,6 +35,45 @@ _SLOPES_BLOCK = 256
 _MEETING = {} if _interpreted() else {"launch_cooperative_grid": True}
 
 
+def gru_scan_triton(
+    gates: Tensor, is_init: Tensor, weight_hh: Tensor, bias_hh: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Run :func:`~resel_torchrl.ops.gru_scan` in one kernel launch for each pass.
+
+    The hidden-to-hidden matrix stays in registers for all steps, shared out over
+    several multiprocessors, which exchange the hidden state through memory at each
+    step. They must all run at once: the launch is cooperative, and asks for no more of
+    them than the GPU has. A matrix that is too wide for the registers (``H`` above 1024
+    on an H100, 864 on an A100) goes through ``gru_scan_plain``. Should a multiprocessor
+    wait for another in vain, which no input can bring about, it goes on with NaN after
+    some seconds.
+
+    With gradients only inputs and outputs are kept: ``4 · R · L · H`` numbers. The
+    backward pass recomputes the gates by one matrix product, ahead of its own
+    recurrence, and takes ``9 · R · L · H`` numbers of memory while it runs; the weights
+    get their gradient from one product after it. These products follow PyTorch's own
+    setting of their precision; the recurrences are in full precision always. Gradients
+    repeat bit for bit. The host never waits. The backward pass cannot be differentiated
+    again.
+
+    ``gates`` is read where it lies if its last dimension is contiguous, be it row-major
+    or time-major. The kernels are compiled once for each H and plan, not for each R
+    and L. Raises ValueError or TypeError for a shape, device or type that does not fit.
+    """
+    R, L, H = *gates.shape[:2], state.shape[-1]
+    check_tensors(
+        "gru_scan_triton",
+        gates=(gates, (R, L, 3 * H)),
+        is_init=(is_init, (R, L)),
+        weight_hh=(weight_hh, (3 * H, H)),
+        bias_hh=(bias_hh, (3 * H,)),
+        state=(state, (R, H)),
+    )
+    if not _fits(H, gates.dtype, gates.device):
+        return gru_scan_plain(gates, is_init, weight_hh, bias_hh, state)
+    return _forward(gates, is_init, weight_hh, bias_hh, state)
+
+
 class LaunchPlan(NamedTuple):
     """How the recurrence is laid over a GPU, forward and backward.
 
@@ -42,10 +82,6 @@ class LaunchPlan(NamedTuple):
         programs: programs that share a group of rows.
         groups: groups of rows; the programs of all of them run at the same time.
         warps: warps of a program.
-
-    Examples:
-        >>> LaunchPlan(units=8, programs=32, groups=2, warps=8).groups
-        2
     """
 
     units: int
@@ -57,7 +93,7 @@ class LaunchPlan(NamedTuple):
 def launch_plan(
     rows: int, units: int, processors: int = 132, words: int = 1
 ) -> LaunchPlan | None:
-    """Chooses the units of a program and the groups of rows.
+    """Choose the units of a program and the groups of rows.
 
     The fewer units a program owns, the sooner a step is done, so they are as few as
     give every row programs of its own, each on a multiprocessor of its own. With more
@@ -72,13 +108,6 @@ def launch_plan(
 
     Returns:
         The plan, or None where the weights do not fit in the registers of the GPU.
-
-    Examples:
-        >>> launch_plan(2, 256)
-        LaunchPlan(units=8, programs=32, groups=2, warps=8)
-        >>> launch_plan(64, 256)
-        LaunchPlan(units=32, programs=8, groups=16, warps=8)
-        >>> launch_plan(2, 4096)
     """
     width = _width(units)
     # No more threads than numbers to read at a step: see the kernels' `_receive`.
@@ -92,72 +121,6 @@ def launch_plan(
         if turns < fewest:
             best, fewest = (block, programs, math.ceil(rows / turns), warps), turns
     return None if best is None else LaunchPlan(*best)
-
-
-def gru_scan_triton(
-    gates: Tensor, is_init: Tensor, weight_hh: Tensor, bias_hh: Tensor, state: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The recurrence in one kernel launch for each pass, on a CUDA device.
-
-    Computes what :func:`~resel_torchrl.ops.gru_scan` does. The hidden-to-hidden matrix
-    stays in registers for all steps, shared out over several multiprocessors, which
-    exchange the hidden state through memory at each step. They must all run at once:
-    the launch is cooperative, and asks for no more of them than the GPU has. A matrix
-    that is too wide for the registers (``H`` above 1024 on an H100, 864 on an A100)
-    goes through :func:`~resel_torchrl.ops.gru.gru_scan_plain`.
-
-    With gradients only inputs and outputs are kept: ``4 · R · L · H`` numbers. The
-    backward pass recomputes the gates by one matrix product, ahead of its own
-    recurrence, and takes ``9 · R · L · H`` numbers of memory while it runs; the weights
-    get their gradient from one product after it. These products follow PyTorch's own
-    setting of their precision; the recurrences are in full precision always. Sums have
-    a fixed order: gradients repeat bit for bit. The host never waits. The backward pass
-    cannot be differentiated again.
-
-    Should a multiprocessor wait for another in vain, which no input can bring about, it
-    goes on with NaN after some seconds, and outputs or gradients show it.
-
-    ``gates`` is read where it lies if its last dimension is contiguous, be it row-major
-    or time-major. The kernels are compiled once for each H and plan, not for each R
-    and L.
-
-    Args:
-        gates: ``x W_ihᵀ + b_ih`` in the order reset, update, new: ``[R, L, 3H]``.
-        is_init: start flags, bool ``[R, L]``.
-        weight_hh: ``[3H, H]``.
-        bias_hh: ``[3H]``.
-        state: hidden state before the first step, ``[R, H]``. It is ignored, with no
-            gradient, in rows whose first flag is true.
-
-    Returns:
-        The outputs ``[R, L, H]`` and the state after the last step ``[R, H]``.
-
-    Raises:
-        ModuleNotFoundError: if Triton is not installed.
-        ValueError: if a shape does not fit or a tensor is not on the CUDA device.
-        TypeError: if the types are not all float32 or all float64.
-
-    Examples:
-        >>> if torch.cuda.is_available():
-        ...     gates = torch.zeros(1, 4, 6, device="cuda")
-        ...     is_init = torch.tensor([[False, False, True, False]], device="cuda")
-        ...     weight, h = gates[0, 0].expand(2, 6).t(), gates[0, :1, :2] + 1
-        ...     y, h = gru_scan_triton(gates, is_init, weight, gates[0, 0], h)
-        ...     assert torch.allclose(y[0, :, 0].cpu(), torch.tensor([0.5, 0.25, 0, 0]))
-    """
-    R, L, H = *gates.shape[:2], state.shape[-1]
-    check_tensors(
-        "gru_scan_triton",
-        {
-            **{"gates": (R, L, 3 * H), "is_init": (R, L)},
-            **{"weight_hh": (3 * H, H), "bias_hh": (3 * H,), "state": (R, H)},
-        },
-        **{"gates": gates, "is_init": is_init},
-        **{"weight_hh": weight_hh, "bias_hh": bias_hh, "state": state},
-    )
-    if not _fits(H, gates.dtype, gates.device):
-        return gru_scan_plain(gates, is_init, weight_hh, bias_hh, state)
-    return _forward(gates, is_init, weight_hh, bias_hh, state)
 
 
 @torch.compiler.assume_constant_result
@@ -236,24 +199,16 @@ def _(gates, is_init, weight_hh, bias_hh, state, y, grad_y, grad_last):
     )
 
 
-def _setup_context(ctx, inputs, output):
-    y, last = output
-    ctx.set_materialize_grads(False)
-    ctx.like_outputs = y.shape, last.shape
-    ctx.save_for_backward(*inputs, y)
+def _save(inputs, output):
+    return (*inputs, output[0]), None
 
 
-def _gradients(ctx, grad_y, grad_last):
-    y = ctx.saved_tensors[-1]
-    grad_y, grad_last = (
-        y.new_zeros(shape) if grad is None else grad
-        for shape, grad in zip(ctx.like_outputs, (grad_y, grad_last), strict=True)
-    )
-    grad_gates, *grads = _backward(*ctx.saved_tensors, grad_y, grad_last)
+def _gradients(saved, _, grad_y, grad_last):
+    grad_gates, *grads = _backward(*saved, grad_y, grad_last)
     return grad_gates, None, *grads
 
 
-_forward.register_autograd(_gradients, setup_context=_setup_context)
+register_backward(_forward, _save, _gradients)
 
 
 def _run(kernel, *arguments, like: Tensor, steps: int):

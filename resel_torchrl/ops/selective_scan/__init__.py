@@ -4,63 +4,44 @@ import torch
 from torch import Tensor
 
 from resel_torchrl.ops import _backends
-from resel_torchrl.ops._backends import Backend
+from resel_torchrl.ops._backends import Backend, Backends
 from resel_torchrl.ops._precision import in_full_precision
-from resel_torchrl.ops.selective_scan.chunked import (
-    chunk_length,
-    selective_scan_chunked,
-)
 from resel_torchrl.ops.selective_scan.naive import (
     recurrence_step,
     selective_scan_naive,
 )
 
-__all__ = [
-    "BACKENDS",
-    "check_backend",
-    "chunk_length",
-    "recurrence_step",
+__all__ = ["BACKENDS", "selective_scan", "selective_scan_naive", "selective_scan_step"]
+
+BACKENDS = Backends(
     "selective_scan",
-    "selective_scan_chunked",
-    "selective_scan_naive",
-    "selective_scan_step",
-]
-
-BACKENDS = {
-    "naive": Backend(f"{__name__}.naive", "selective_scan_naive", loops=True),
-    "torch": Backend(f"{__name__}.chunked", "selective_scan_chunked", loops=True),
-    "cpu": Backend(
-        f"{__name__}.cpu", "selective_scan_cpu", "numba", "cpu", "cpu", True
-    ),
-    "triton": Backend(
-        f"{__name__}.triton", "selective_scan_triton", "triton", "cuda", "cuda", True
-    ),
-    "mamba_ssm": Backend(
-        f"{__name__}.mamba_ssm",
-        "selective_scan_mamba_ssm",
-        package="mamba_ssm",
-        extra="mamba-ssm",
-        device="cuda",
-        fused=True,
-        blank_rows=1,
-        pip_options=" --no-build-isolation",
-    ),
-}
+    {
+        "naive": Backend(f"{__name__}.naive", "selective_scan_naive", loops=True),
+        "torch": Backend(f"{__name__}.chunked", "selective_scan_chunked", loops=True),
+        "cpu": Backend(
+            f"{__name__}.cpu", "selective_scan_cpu", "numba", "cpu", "cpu", fused=True
+        ),
+        "triton": Backend(
+            f"{__name__}.triton",
+            "selective_scan_triton",
+            "triton",
+            "cuda",
+            "cuda",
+            fused=True,
+        ),
+        "mamba_ssm": Backend(
+            f"{__name__}.mamba_ssm",
+            "selective_scan_mamba_ssm",
+            "mamba_ssm",
+            "mamba-ssm",
+            "cuda",
+            fused=True,
+            blank_rows=1,
+            pip_options=" --no-build-isolation",
+        ),
+    },
+)
 """Implementations of the recurrence, by name. ``"auto"`` picks one of them."""
-
-
-def check_backend(backend: str) -> str:
-    """Returns ``backend`` if it can be used here.
-
-    Raises:
-        ValueError: if there is no such one; the message lists those that are.
-        ModuleNotFoundError: if it needs a package that is not installed.
-
-    Examples:
-        >>> check_backend("torch")
-        'torch'
-    """
-    return _backends.check_backend(backend, BACKENDS, "selective_scan")
 
 
 @in_full_precision
@@ -78,7 +59,7 @@ def selective_scan(
     dt_softplus: bool = False,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """Runs the selective state space model over time, from zero at each start flag.
+    """Run the selective state space model over time, from zero at each start flag.
 
     For each channel d, with h = 0 before a step that has ``is_init``,
 
@@ -100,15 +81,11 @@ def selective_scan(
             gradient, in rows whose first flag is true.
         z: gate before its SiLU, ``[R, L, D]``, or None.
         dt_softplus: whether ``dt`` still has to pass through softplus.
-        backend: ``"naive"`` (the specification), ``"torch"`` (in chunks of time, on any
-            device; see :func:`selective_scan_chunked` for its memory), ``"cpu"`` (a
-            Numba kernel, with the extra ``cpu``), ``"triton"`` (fused kernels for a
-            CUDA device, with the extra ``cuda``), ``"mamba_ssm"`` (state-spaces'
-            kernel for a CUDA device, with the package ``mamba-ssm``; it needs a blank
-            row before each start inside of a row, see
-            :func:`~resel_torchrl.ops.selective_scan.mamba_ssm.selective_scan_mamba_ssm`)
-            or ``"auto"``: in float32 this library's kernel for the device if it is
-            installed, else ``"torch"``.
+        backend: a name in :data:`~resel_torchrl.ops.selective_scan.BACKENDS`, or
+            ``"auto"``: in float32 this library's kernel for the device if it is
+            installed, else ``"torch"``. ``"mamba_ssm"`` is state-spaces' kernel for a
+            CUDA device (package ``mamba-ssm``); it needs a blank step before each start
+            inside of a row, see :func:`~resel_torchrl.replay.pack_episodes`'s ``gap``.
 
     Returns:
         The outputs ``[R, L, D]`` and the state after the last step ``[R, D, N]``.
@@ -117,7 +94,7 @@ def selective_scan(
         ValueError: if the backend is unknown, or does not run on the inputs' device.
         ModuleNotFoundError: if it needs a package that is not installed.
         RuntimeError: with ``"mamba_ssm"``, if a start inside of a row follows no blank
-            row, or a row begins with a state and no start flag.
+            step, or a row begins with a state and no start flag.
 
     Examples:
         >>> x = torch.ones(1, 3, 1)
@@ -129,7 +106,7 @@ def selective_scan(
         >>> y.flatten()
         tensor([1.0000, 1.3679, 1.0000])
     """
-    chosen = _backends.choose(check_backend(backend), BACKENDS, x)
+    chosen = BACKENDS.choose(backend, x)
     scan = _backends.load(chosen)
     if chosen.fused:
         return scan(x, dt, A, B, C, D, is_init, state, z, dt_softplus)

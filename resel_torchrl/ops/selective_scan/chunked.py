@@ -14,25 +14,6 @@ _CHUNK_NUMBERS = 2**19
 _SHORTEST_CHUNK, _LONGEST_CHUNK = 8, 64
 
 
-def chunk_length(rows: int, channels: int, states: int) -> int:
-    """Time steps that :func:`selective_scan_chunked` handles at once.
-
-    Args:
-        rows: ``R``.
-        channels: ``D``.
-        states: ``N``.
-
-    Returns:
-        ``K``, between 8 and 64.
-
-    Examples:
-        >>> chunk_length(2, 512, 64), chunk_length(4, 128, 16)
-        (8, 64)
-    """
-    fitting = _CHUNK_NUMBERS // (rows * channels * states)
-    return min(max(fitting, _SHORTEST_CHUNK), _LONGEST_CHUNK)
-
-
 def selective_scan_chunked(
     x: Tensor,
     dt: Tensor,
@@ -42,7 +23,7 @@ def selective_scan_chunked(
     is_init: Tensor,
     state: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The recurrence in chunks of ``K`` steps, with a backward pass that recomputes.
+    """Run the recurrence in chunks of ``K`` steps; the backward pass recomputes.
 
     Decays and inputs of a chunk are computed at once, the recurrence itself in place.
     The forward pass keeps its inputs and the state at each chunk's start; the backward
@@ -51,24 +32,23 @@ def selective_scan_chunked(
         kept:       ceil(L / K) · R · D · N
         workspace:  2 K · R · D · N forward, 4 K · R · D · N backward
 
-    with ``K`` from :func:`chunk_length`; the naive scan keeps ``3 L · R · D · N``.
-    At R = 2, L = 1010, D = 512, N = 64 in float32: 32 MiB kept, 8 MiB of workspace,
-    against 760 MiB. Without gradients nothing is kept. The backward pass cannot be
-    differentiated again. Works on any device, made for a CPU.
+    with ``K`` from :func:`chunk_length`; the naive scan keeps ``3 L · R · D · N``. At
+    R = 2, L = 1010, D = 512, N = 64 in float32: 32 MiB kept, 8 MiB of workspace,
+    against 760 MiB. The backward pass cannot be differentiated again.
 
     Arguments and returns are those of
     :func:`~resel_torchrl.ops.selective_scan.selective_scan`, less skip and gate.
-
-    Examples:
-        >>> x, state = torch.ones(1, 2, 1), torch.zeros(1, 1, 1)
-        >>> start = torch.tensor([[True, True]])
-        >>> selective_scan_chunked(x, x, -x[0, :1], x, x, start, state)[0].flatten()
-        tensor([1., 1.])
     """
     if any_requires_grad(x, dt, A, B, C, state):
         return _SelectiveScan.apply(x, dt, A, B, C, is_init, state)
     y, state, _ = _forward(x, dt, A, B, C, is_init, reset_steps(is_init), state, False)
     return y, state
+
+
+def chunk_length(rows: int, channels: int, states: int) -> int:
+    """Time steps that :func:`selective_scan_chunked` handles at once, 8 to 64."""
+    fitting = _CHUNK_NUMBERS // (rows * channels * states)
+    return min(max(fitting, _SHORTEST_CHUNK), _LONGEST_CHUNK)
 
 
 class _Chunks:

@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from resel_torchrl.ops._numba import flat_rows, materialized, views
+from resel_torchrl.ops._autograd import register_backward
+from resel_torchrl.ops._numba import flat_rows, views
 from resel_torchrl.ops._resets import any_requires_grad
 from resel_torchrl.ops._threads import run_items
 from resel_torchrl.ops.selective_scan._cpu_kernels import (
@@ -28,24 +29,13 @@ def selective_scan_cpu(
     z: Tensor | None = None,
     dt_softplus: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The whole selective scan in one pass over time, with a backward pass likewise.
+    """Run :func:`~resel_torchrl.ops.selective_scan` in one pass over time, and back.
 
-    Needs Numba (``pip install resel_torchrl[cpu]``), no compiler. An item of work is
-    one row and 64 channels; results do not depend on the number of threads, which is
-    PyTorch's. Parts of wider tensors are read where they lie. Beside its inputs the
-    backward pass keeps every 16th state, ``L / 16 · R · D · N`` numbers, and makes the
-    others again; without gradients nothing is kept. It cannot be differentiated again.
-    Made for float32; float64 works and is slow.
-
-    Arguments and returns are those of
-    :func:`~resel_torchrl.ops.selective_scan.selective_scan`.
-
-    Examples:
-        >>> from resel_torchrl.ops.selective_scan.cpu import selective_scan_cpu
-        >>> x, state, D = torch.ones(1, 2, 1), torch.zeros(1, 1, 1), torch.zeros(1)
-        >>> start = torch.tensor([[True, True]])
-        >>> selective_scan_cpu(x, x, -x[0, :1], x, x, D, start, state)[0].flatten()
-        tensor([1., 1.])
+    An item of work is one row and 64 channels; results do not depend on the number of
+    threads, which is PyTorch's. Parts of wider tensors are read where they lie. Beside
+    its inputs the backward pass keeps every 16th state, ``L / 16 · R · D · N`` numbers,
+    and makes the others again. It cannot be differentiated again. Made for float32;
+    float64 works and is slow.
     """
     keep = any_requires_grad(x, dt, A, B, C, D, state, z)
     y, last, _ = _scan(x, dt, A, B, C, D, is_init, state, z, dt_softplus, keep)
@@ -131,25 +121,18 @@ def _gradient_shapes(
     return (*(x.new_empty(tensor.shape) for tensor in like), gate)
 
 
-def _save(ctx, inputs, output):
-    x, dt, A, B, C, D, is_init, _state, z, ctx.dt_softplus, _keep = inputs
-    y, last, kept = output
-    ctx.mark_non_differentiable(kept)
-    ctx.set_materialize_grads(False)
-    ctx.outputs = (y.shape, y.dtype), (last.shape, last.dtype)
-    ctx.save_for_backward(x, dt, A, B, C, D, is_init, z, kept)
+def _save(inputs, output):
+    *tensors, _state, z, dt_softplus, _keep = inputs
+    return (*tensors, z, output[2]), dt_softplus
 
 
-def _apply_backward(ctx, grad_y, grad_last, _):
-    given = materialized(ctx, grad_y, grad_last)
-    *first, grad_state, grad_z = _scan_backward(
-        *ctx.saved_tensors, *given, ctx.dt_softplus
-    )
-    gated = ctx.saved_tensors[-2] is not None
+def _gradients(saved, dt_softplus, grad_y, grad_last):
+    *first, grad_state, grad_z = _scan_backward(*saved, grad_y, grad_last, dt_softplus)
+    gated = saved[-2] is not None
     return *first, None, grad_state, grad_z if gated else None, None, None
 
 
-_scan.register_autograd(_apply_backward, setup_context=_save)
+register_backward(_scan, _save, _gradients)
 
 
 def _rows(*tensors: Tensor | None) -> list:

@@ -19,31 +19,24 @@ def selective_scan_mamba_ssm(
     z: Tensor | None = None,
     dt_softplus: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The scan of the package ``mamba_ssm``, made to forget at blank rows.
+    """Run the scan of the package ``mamba_ssm``, made to forget at blank steps.
 
     Its kernel starts from zero at the first column and carries the state from there to
-    the last, so each start inside of a row must follow a blank row, as
+    the last, so each start inside of a row must follow a blank step, as
     :func:`~resel_torchrl.replay.pack_episodes` leaves them with ``gap=1``. A flagged
     step counts as blank if the next one is flagged too, or if it is the last of
-    several: an episode has at least two steps. In blank rows the input is replaced by
+    several: an episode has at least two steps. In blank steps the input is replaced by
     zero, and the step size by one at which every state decays to zero.
 
     Arguments and returns are those of
-    :func:`~resel_torchrl.ops.selective_scan.selective_scan`. Outputs of blank rows are
-    zero, and the last state has no gradient; it is zero after a blank row. ``A`` must
+    :func:`~resel_torchrl.ops.selective_scan.selective_scan`. Outputs of blank steps are
+    zero, and the last state has no gradient; it is zero after a blank step. ``A`` must
     have no zeros.
 
     Raises:
-        RuntimeError: if a start inside of a row follows no blank row, or a row neither
+        RuntimeError: if a start inside of a row follows no blank step, or a row neither
             begins with a start flag nor with a state of zeros. On a GPU this is an
             assertion of the device, raised at the next synchronisation.
-
-    Examples:
-        On a machine with the package and a CUDA device::
-
-            y, state = selective_scan(
-                x, dt, A, B, C, D, is_init, state, backend="mamba_ssm"
-            )
     """
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
@@ -53,7 +46,7 @@ def selective_scan_mamba_ssm(
     )
     torch._assert_async(
         (is_init[:, :-1] | blank[:, 1:] | ~starts).all(),
-        "backend='mamba_ssm' expected a blank row before each start inside of a row, "
+        "backend='mamba_ssm' expected a blank step before each start inside of a row, "
         "got a start right after a step: pack with pack_episodes(..., gap=1), or use "
         "backend='auto'.",
     )

@@ -6,37 +6,6 @@ from torch import Tensor
 from resel_torchrl.ops._resets import masked_state
 
 
-def recurrence_step(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, is_init: Tensor, h: Tensor
-) -> tuple[Tensor, Tensor]:
-    """One step of the diagonal state space model, discretised as in Mamba-1.
-
-    Source: arXiv 2312.00752, equations 2a, 2b and 4, with ``B̄ = Δ B``.
-
-    Args:
-        x: ``[R, D]``.
-        dt: step size Δ, positive, ``[R, D]``.
-        A: ``[D, N]``, negative.
-        B: ``[R, N]``.
-        C: ``[R, N]``.
-        is_init: start flags, bool ``[R]``.
-        h: state, ``[R, D, N]``.
-
-    Returns:
-        Output ``[R, D]`` and new state ``[R, D, N]``.
-
-    Examples:
-        >>> one = torch.ones(1, 1)
-        >>> start = torch.tensor([False])
-        >>> y, h = recurrence_step(one, one, -one, one, one, start, torch.ones(1, 1, 1))
-        >>> y  # exp(-1) · 1 + 1
-        tensor([[1.3679]])
-    """
-    h = masked_state(is_init, h)
-    h = torch.exp(dt.unsqueeze(-1) * A) * h + (dt * x).unsqueeze(-1) * B.unsqueeze(-2)
-    return (h * C.unsqueeze(-2)).sum(-1), h
-
-
 def selective_scan_naive(
     x: Tensor,
     dt: Tensor,
@@ -64,3 +33,17 @@ def selective_scan_naive(
         )
         outputs.append(y)
     return torch.stack(outputs, 1), state
+
+
+def recurrence_step(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, is_init: Tensor, h: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One step of the diagonal state space model, discretised as in Mamba-1.
+
+    Source: arXiv 2312.00752, equations 2a, 2b and 4, with ``B̄ = Δ B``.
+
+    Arguments are those of :func:`selective_scan_naive` without ``L``.
+    """
+    h = masked_state(is_init, h)
+    h = torch.exp(dt.unsqueeze(-1) * A) * h + (dt * x).unsqueeze(-1) * B.unsqueeze(-2)
+    return (h * C.unsqueeze(-2)).sum(-1), h

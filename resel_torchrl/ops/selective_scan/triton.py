@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from resel_torchrl.ops._autograd import register_backward
 from resel_torchrl.ops._resets import any_requires_grad
 from resel_torchrl.ops._triton import (
     OPTIONS,
@@ -21,6 +22,55 @@ _STEPS = 8
 _FINISH_STEPS, _FINISH_CHANNELS, _GATE_BLOCK = 32, 64, 1024
 
 
+def selective_scan_triton(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    is_init: Tensor,
+    state: Tensor,
+    z: Tensor | None = None,
+    dt_softplus: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Run :func:`~resel_torchrl.ops.selective_scan` in fused kernels for both passes.
+
+    Skip and gate are inside the kernel. The forward pass keeps its inputs, the outputs
+    before the gate and the state every 8 steps; the backward pass recomputes states
+    block by block in registers. That is, in numbers, besides inputs and outputs,
+
+        kept:       ceil(L / 8) · R · D · N + R · L · D where gated
+        workspace:  2 ceil(D / 8) · R · L · N backward, at N = 64
+
+    and nothing of it without gradients. Gradients repeat bit for bit. The host never
+    waits. The backward pass cannot be differentiated again.
+
+    Inputs are read where they lie if their last dimension is contiguous: x, z, B and C
+    may be views of wider tensors. The kernels are compiled once for each D, N and set
+    of strides along time, not for each R and L. Raises ValueError or TypeError for a
+    shape, device or type that does not fit. Source: arXiv 2312.00752, algorithm 2 and
+    section 3.3.2.
+    """
+    R, L, channels = x.shape
+    N = A.shape[-1]
+    check_tensors(
+        "selective_scan_triton",
+        x=(x, (R, L, channels)),
+        dt=(dt, (R, L, channels)),
+        A=(A, (channels, N)),
+        B=(B, (R, L, N)),
+        C=(C, (R, L, N)),
+        D=(D, (channels,)),
+        is_init=(is_init, (R, L)),
+        state=(state, (R, channels, N)),
+        z=(z, (R, L, channels)),
+    )
+    keep = any_requires_grad(x, dt, A, B, C, D, state, z)
+    y, last, *_ = _forward(x, dt, A, B, C, D, is_init, state, z, dt_softplus, keep)
+    return y, last
+
+
 class PassPlan(NamedTuple):
     """How one pass of the scan is laid over a GPU.
 
@@ -29,10 +79,6 @@ class PassPlan(NamedTuple):
         warps: warps of a program.
         batch: steps of time whose inputs are read at once, a power of two.
         chunk: steps of time of a program, a multiple of 8.
-
-    Examples:
-        >>> PassPlan(channels=8, warps=4, batch=8, chunk=1016).warps
-        4
     """
 
     channels: int
@@ -42,16 +88,7 @@ class PassPlan(NamedTuple):
 
 
 class LaunchPlan(NamedTuple):
-    """How the scan's kernels are laid over a GPU: everything there is to tune.
-
-    Attributes:
-        forward: the forward pass.
-        backward: the backward pass.
-
-    Examples:
-        >>> launch_plan(2, 1010, 512, 64).backward
-        PassPlan(channels=8, warps=1, batch=2, chunk=128)
-    """
+    """How the scan's kernels are laid over a GPU: everything there is to tune."""
 
     forward: PassPlan
     backward: PassPlan
@@ -66,7 +103,7 @@ _SHORTEST_CHUNK = 64
 def launch_plan(
     rows: int, length: int, channels: int, states: int, processors: int = 132
 ) -> LaunchPlan:
-    """Chooses block sizes, warps and chunks of time.
+    """Choose block sizes, warps and chunks of time.
 
     *Wide* is one warp a program and 16 states a lane: several channels share the reads
     of B and C and their gradients' sums, nothing waits at a barrier, and the registers
@@ -85,13 +122,6 @@ def launch_plan(
         channels: ``D``.
         states: ``N``.
         processors: multiprocessors of the GPU, of four schedulers each.
-
-    Examples:
-        >>> for rows, length in ((1, 16_000), (2, 1010), (64, 250)):
-        ...     launch_plan(rows, length, 512, 64).forward
-        PassPlan(channels=8, warps=1, batch=4, chunk=1000)
-        PassPlan(channels=8, warps=4, batch=8, chunk=1016)
-        PassPlan(channels=8, warps=1, batch=4, chunk=256)
     """
 
     def lay_out(layout, batch: int) -> PassPlan:
@@ -113,83 +143,6 @@ def launch_plan(
     if forward.chunk < length <= narrow.chunk:
         forward = narrow
     return LaunchPlan(forward, lay_out(_WIDE, 2))
-
-
-def selective_scan_triton(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    is_init: Tensor,
-    state: Tensor,
-    z: Tensor | None = None,
-    dt_softplus: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """The whole selective scan in fused kernels, on a CUDA device.
-
-    Computes what :func:`~resel_torchrl.ops.selective_scan.selective_scan` does, with
-    skip and gate inside the kernel. The forward pass keeps its inputs, the outputs
-    before the gate and the state every 8 steps; the backward pass recomputes states
-    block by block in registers. That is, in numbers, besides inputs and outputs,
-
-        kept:       ceil(L / 8) · R · D · N + R · L · D where gated
-        workspace:  2 ceil(D / 8) · R · L · N backward, at N = 64
-
-    and nothing of it without gradients. Sums have a fixed order: gradients repeat bit
-    for bit. The host never waits. The backward pass cannot be differentiated again.
-
-    Inputs are read where they lie if their last dimension is contiguous: x, z, B and C
-    may be views of wider tensors. The kernels are compiled once for each D, N and set
-    of strides along time, not for each R and L. Source: arXiv 2312.00752, algorithm 2
-    and section 3.3.2.
-
-    Args:
-        x: input, ``[R, L, D]``.
-        dt: step sizes, ``[R, L, D]``; with ``dt_softplus`` before their softplus, bias
-            included.
-        A: decay rates, negative, ``[D, N]``.
-        B: input maps, ``[R, L, N]``.
-        C: output maps, ``[R, L, N]``.
-        D: skip weights, ``[D]``.
-        is_init: start flags, bool ``[R, L]``.
-        state: state before the first step, ``[R, D, N]``. It is ignored, with no
-            gradient, in rows whose first flag is true.
-        z: gate before its SiLU, ``[R, L, D]``, or None.
-        dt_softplus: whether ``dt`` still has to pass through softplus.
-
-    Returns:
-        The outputs ``[R, L, D]`` and the state after the last step ``[R, D, N]``.
-
-    Raises:
-        ModuleNotFoundError: if Triton is not installed.
-        ValueError: if a shape does not fit or a tensor is not on the CUDA device.
-        TypeError: if the types are not all float32 or all float64.
-
-    Examples:
-        >>> if torch.cuda.is_available():
-        ...     x = torch.ones(1, 3, 1, device="cuda")
-        ...     is_init = torch.tensor([[True, False, True]], device="cuda")
-        ...     y, state = selective_scan_triton(
-        ...         x, x, -x[0, :1], x, x, x[0, 0], is_init, x[:, :1]
-        ...     )
-        ...     assert y.shape == (1, 3, 1)
-    """
-    R, L, channels = x.shape
-    N = A.shape[-1]
-    shapes = dict.fromkeys("xz", (R, L, channels)) | dict.fromkeys("BC", (R, L, N))
-    shapes |= {"dt": (R, L, channels), "A": (channels, N), "D": (channels,)}
-    shapes |= {"is_init": (R, L), "state": (R, channels, N)}
-    check_tensors(
-        "selective_scan_triton",
-        shapes,
-        **{"x": x, "dt": dt, "A": A, "B": B, "C": C, "D": D},
-        **{"is_init": is_init, "state": state, "z": z},
-    )
-    keep = any_requires_grad(x, dt, A, B, C, D, state, z)
-    y, last, *_ = _forward(x, dt, A, B, C, D, is_init, state, z, dt_softplus, keep)
-    return y, last
 
 
 @torch.library.custom_op("resel_torchrl::selective_scan", mutates_args=())
@@ -349,30 +302,20 @@ def _(
     )
 
 
-def _setup_context(ctx, inputs, output):
-    x, dt, A, B, C, D, is_init, _, z, ctx.dt_softplus, ctx.keep = inputs
-    y, last, sizes, ungated, boundaries = output
-    ctx.mark_non_differentiable(sizes, ungated, boundaries)
-    ctx.set_materialize_grads(False)
-    ctx.like_outputs = y.shape, last.shape
-    dt = sizes if ctx.dt_softplus else dt
-    ctx.save_for_backward(x, dt, A, B, C, D, is_init, z, ungated, boundaries)
+def _save(inputs, output):
+    x, dt, A, B, C, D, is_init, _, z, dt_softplus, _ = inputs
+    _, _, sizes, ungated, boundaries = output
+    dt = sizes if dt_softplus else dt
+    return (x, dt, A, B, C, D, is_init, z, ungated, boundaries), dt_softplus
 
 
-def _gradients(ctx, grad_y, grad_last, *_):
-    x, *saved = ctx.saved_tensors
-    grad_y, grad_last = (
-        x.new_zeros(shape) if grad is None else grad
-        for shape, grad in zip(ctx.like_outputs, (grad_y, grad_last), strict=True)
-    )
-    *grads, grad_state, grad_z = _backward(
-        x, *saved, grad_y, grad_last, ctx.dt_softplus
-    )
-    grad_z = None if saved[6] is None else grad_z
-    return *grads, None, grad_state, grad_z, None, None
+def _gradients(saved, dt_softplus, grad_y, grad_last):
+    *grads, grad_state, grad_z = _backward(*saved, grad_y, grad_last, dt_softplus)
+    gated = saved[7] is not None
+    return *grads, None, grad_state, grad_z if gated else None, None, None
 
 
-_forward.register_autograd(_gradients, setup_context=_setup_context)
+register_backward(_forward, _save, _gradients)
 
 
 def _passed_between_chunks(A: Tensor, grid: tuple[int, int, int]):
