@@ -77,8 +77,9 @@ def aggregate(
 
     >>> from pandas import DataFrame
     >>> rows = {"task": "a", "agent": "gru", "seed": [0, 1], "return": [1.0, 3.0]}
-    >>> aggregate(DataFrame(rows).assign(step=5)).loc[0].tolist()
-    ['gru', 5, 2.0, 1.0, 3.0, 2]
+    >>> print(aggregate(DataFrame(rows).assign(step=5)).to_csv(index=False), end="")
+    agent,step,iqm,low,high,runs
+    gru,5,2.0,1.0,3.0,2
     """
     by = [by] if isinstance(by, str) else list(by)
     _check_unique(results, [*dict.fromkeys([*by, "task", "seed", "step"])], value)

@@ -63,8 +63,9 @@ def read_results(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "pendulum_v.csv")
     ...     _ = path.write_text("step,return,seed\n1000,-900.5,0\n")
-    ...     read_results(path).loc[0].tolist()
-    ['pendulum_v', 'RESeL', 0, 1000, -900.5]
+    ...     print(read_results(path).to_csv(index=False), end="")
+    task,agent,seed,step,return
+    pendulum_v,RESeL,0,1000,-900.5
     """
     path, needed = Path(path), list(needed)
     columns = ", ".join(needed)
@@ -130,8 +131,9 @@ def read_evaluations(path: str | Path) -> DataFrame:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "gru.csv")
     ...     _ = path.write_text("episode,return,length,gravity\n0,512.5,1000,1.2\n")
-    ...     read_evaluations(path).loc[0].tolist()
-    ['gru', 0, 512.5, 1000, 1.2]
+    ...     print(read_evaluations(path).to_csv(index=False), end="")
+    agent,episode,return,length,gravity
+    gru,0,512.5,1000,1.2
     """
     return read_results(path, EPISODE, {"agent": Path(path).stem})
 
