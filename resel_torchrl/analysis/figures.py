@@ -1,4 +1,8 @@
-"""Figures: learning curves, returns against a hidden factor, output variation."""
+"""Figures: learning curves, returns against a hidden factor, output variation.
+
+Every function here raises a ModuleNotFoundError that names the extra `plot` if pandas
+or matplotlib is not installed.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +70,6 @@ def plot_runs(
     Raises:
         RunError: If a directory is no run or has no evaluation; nothing is written.
         ValueError: If `output` has another ending, or a run has no such measure.
-        ModuleNotFoundError: If pandas or matplotlib is not installed.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -111,7 +114,6 @@ def plot_curves(
         ValueError: If a file is not of that form, or an agent has two values at the
             same step with the same seed, or a file lacks the measure; nothing is
             written.
-        ModuleNotFoundError: If pandas or matplotlib is not installed.
 
     >>> import tempfile
     >>> from pandas import DataFrame
@@ -158,7 +160,6 @@ def plot_by_factor(
         ValueError: If a file is not of that form or has no such factor, or two are of
             the same agent, or the data would overwrite a file that is read; nothing
             is written.
-        ModuleNotFoundError: If pandas or matplotlib is not installed.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -227,7 +228,6 @@ def plot_output_variation(
 
     Raises:
         ValueError: If there is nothing to draw or `output` has another ending.
-        ModuleNotFoundError: If pandas or matplotlib is not installed.
 
     >>> import tempfile
     >>> from pandas import DataFrame

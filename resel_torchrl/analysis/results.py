@@ -57,7 +57,6 @@ def read_results(
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If a needed column or number is missing, or there is no row.
-        ModuleNotFoundError: If pandas is not installed.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -125,7 +124,6 @@ def read_evaluations(path: str | Path) -> DataFrame:
     Raises:
         FileNotFoundError: As there.
         ValueError: As there.
-        ModuleNotFoundError: As there.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -146,8 +144,6 @@ def write_results(path: str | Path, *tables: DataFrame) -> None:
         tables: The rows. `run` and `core` are not written: paths of this machine, and
             what `agent` says already.
 
-    Raises:
-        ModuleNotFoundError: If pandas is not installed.
 
     >>> import tempfile
     >>> from pandas import DataFrame

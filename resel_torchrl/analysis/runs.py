@@ -52,7 +52,6 @@ def read_runs(runs: Paths) -> DataFrame:
     Raises:
         RunError: If a directory is no run, has no evaluation or a damaged file, or if
             two runs are the same but for their directory.
-        ModuleNotFoundError: If pandas is not installed.
 
     >>> read_runs("no/such/run")
     Traceback (most recent call last):
@@ -91,7 +90,6 @@ def read_metrics(runs: Paths) -> DataFrame:
 
     Raises:
         RunError: If a directory is no run, or its metrics are missing or damaged.
-        ModuleNotFoundError: If pandas is not installed.
 
     >>> read_metrics("no/such/*")
     Traceback (most recent call last):

@@ -1,5 +1,6 @@
 """Learning curves: what is read, grouped and drawn, and what is refused."""
 
+import subprocess
 import sys
 
 import pytest
@@ -231,6 +232,12 @@ def test_without_a_package_the_error_names_the_extra(tmp_path, monkeypatch, modu
     with pytest.raises(ModuleNotFoundError, match=rf"'{package}'.*resel_torchrl\[plot"):
         plot_runs(run, tmp_path / "out.png")
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_the_package_is_imported_without_the_extra():
+    blocked = "import sys; sys.modules |= dict.fromkeys(('pandas', 'matplotlib'))"
+    code = f"{blocked}; import resel_torchrl.analysis, resel_torchrl.cli"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_drawing_leaves_matplotlib_as_it_was(tmp_path):
