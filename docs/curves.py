@@ -12,9 +12,15 @@ import csv
 import inspect
 from pathlib import Path
 
-from resel_torchrl.analysis import figures, plot_by_factor, plot_curves, runs
+from resel_torchrl.analysis import (
+    aggregate,
+    figures,
+    plot_by_factor,
+    plot_curves,
+    results,
+)
 
-MODULES = (figures, runs)
+MODULES = (aggregate, figures, results)
 DRAWN_BY = [Path(inspect.getfile(module)) for module in MODULES]
 
 

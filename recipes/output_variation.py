@@ -51,11 +51,11 @@ def measure(arguments: list[str]) -> None:
     pairs = read_pairs(values.pop("pairs")) if "pairs" in values else None
     variations = run_output_variation(run, pairs, **values)
     print("lr_context_encoder  lr_other   change at step 0   mean over the episode")
-    for v in variations:
-        mean = float((v.variation * v.episodes).sum() / v.episodes.sum())
+    rates = ["lr_context_encoder", "lr_other"]
+    for (encoder, other), rows in variations.groupby(rates, sort=False):
+        mean = (rows.variation * rows.episodes).sum() / rows.episodes.sum()
         print(
-            f"{v.lr_context_encoder:18g}  {v.lr_other:8g}   {v.variation[0]:16.2e}   "
-            f"{mean:21.2e}"
+            f"{encoder:18g}  {other:8g}   {rows.variation.iloc[0]:16.2e}   {mean:21.2e}"
         )
     print(f"wrote {plot_output_variation(variations, output)}")
 

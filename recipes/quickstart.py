@@ -42,8 +42,7 @@ def random_return(config) -> float:
 
 def last_returns(results, agent: str) -> list[float]:
     """Return of each seed's last evaluation."""
-    last = {r.seed: r.episode_return for r in results if r.agent == agent}
-    return list(last.values())
+    return results[results.agent == agent].groupby("seed")["return"].last().tolist()
 
 
 def main(overrides: Sequence[str]) -> None:
@@ -65,7 +64,8 @@ def main(overrides: Sequence[str]) -> None:
         run, config = open_run(
             compose(["task=pendulum_v", f"run_dir={run_dir}", *given])
         )
-    shipped = [r for r in read_results(RESULTS) if r.agent in CONTROLS]
+    shipped = read_results(RESULTS)
+    shipped = shipped[shipped.agent.isin(CONTROLS)]
     rows = [("random policy", random_return(config), "")]
     for name, title in CONTROLS.items():
         returns = last_returns(shipped, name)
@@ -77,13 +77,13 @@ def main(overrides: Sequence[str]) -> None:
 
     make_training(config, run).run()
 
-    own = read_runs([run.path])
-    agent = own[-1].agent
-    rows.append((f"recurrent agent ({agent})", own[-1].episode_return, "this run"))
+    own = read_runs(run.path)
+    last = own.iloc[-1]
+    rows.append((f"recurrent agent ({last.agent})", last["return"], "this run"))
     print(f"\n{config.env.id}: mean return of {config.eval.episodes} episodes")
     for title, value, note in rows:
         print(f"  {title:26s}{value:8.0f}   {note}".rstrip())
-    write_results(data, [*own, *shipped])
+    write_results(data, own, shipped)
     print(f"\nLearning curves: {plot_curves(data, picture)}")
 
 

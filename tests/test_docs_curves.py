@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from resel_torchrl.analysis import Result, write_results
+from resel_torchrl.analysis import write_results
 
 pytest.importorskip("matplotlib")
+pd = pytest.importorskip("pandas")
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -24,7 +25,8 @@ def curves():
 @pytest.fixture
 def docs(tmp_path):
     """A folder of documentation with two learning curves and a file of another kind."""
-    rows = [Result(step, -1.0 * step, 0, "gru", "walk") for step in (10, 20)]
+    rows = pd.DataFrame({"step": [10, 20], "return": [-10.0, -20.0]})
+    rows = rows.assign(seed=0, agent="gru", task="walk")
     for name in ("light/walk", "other/run"):
         write_results(tmp_path / "results" / f"{name}.csv", rows)
     other = tmp_path / "results" / "light" / "walk_variation.csv"
@@ -74,7 +76,7 @@ def test_a_picture_goes_with_its_file(curves, docs):
 
 def test_a_curve_with_a_mistake_is_not_drawn_in_part(curves, docs):
     with open(docs / "results" / "other" / "run.csv", "a") as stream:
-        stream.write("30,many,0,gru,walk\n")
+        stream.write("walk,gru,0,30,many\n")
     with pytest.raises(ValueError, match=r"run\.csv, line 4"):
         curves.draw_curves(docs)
 
@@ -101,7 +103,7 @@ def test_a_page_that_shows_no_learning_curve_fails_the_build(
 
 
 def test_returns_against_a_factor_are_drawn_too(curves, docs):
-    rows = "label,episode,return,length,gravity\ngru,0,512.5,1000,1.2\n"
+    rows = "agent,episode,return,length,gravity\ngru,0,512.5,1000,1.2\n"
     (docs / "results" / "light" / "walk_by_gravity.csv").write_text(rows)
     assert "light/walk_by_gravity.png" in drawn(curves, docs)
     assert drawn(curves, docs) == []

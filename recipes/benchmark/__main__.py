@@ -36,6 +36,9 @@ tables: docs/speed.md and docs/cores.md.
 
 import sys
 
+from recipes.benchmark.acting import time_acting, time_collecting
+from recipes.benchmark.cores import core_table, time_cores
+from recipes.benchmark.end_to_end import time_end_to_end
 from recipes.benchmark.measurement import (
     Measurement,
     describe_machine,
@@ -44,16 +47,8 @@ from recipes.benchmark.measurement import (
 )
 from recipes.benchmark.operations import time_operations
 from recipes.benchmark.peers import time_torchrl_update
-from recipes.benchmark.suites import (
-    compare_updates,
-    core_table,
-    replay_memory,
-    time_acting,
-    time_cores,
-    time_replay,
-    time_update,
-)
-from recipes.benchmark.whole_loop import time_collecting, time_end_to_end
+from recipes.benchmark.replay import replay_memory, time_replay
+from recipes.benchmark.update import compare_updates, time_update
 from resel_torchrl._nearest import suggestion
 from resel_torchrl.cli.commands import at_least, read_arguments
 from resel_torchrl.config import Config, compose
@@ -167,37 +162,22 @@ def everything(values: dict) -> list[Measurement]:
     ]
 
 
+COUNT = at_least(1)
 CONFIGURED = ("task", "core", "threads", "device", "overrides")
-NETWORKS = {"core": names, "task": str, "repetitions": at_least(1), "output": str}
-REPLAY = {
-    "stored": numbers,
-    "lengths": numbers,
-    "repetitions": at_least(1),
-    "output": str,
-}
-LOOP = {"threads": at_least(1), "steps": at_least(1)}
-CORES = {
-    **{name: at_least(1) for name in ("width", "length", "rows")},
-    **{name: at_least(1) for name in ("repetitions", "threads")},
-    "core": names,
-    "output": str,
-}
-UPDATE = {
-    "threads": at_least(1),
-    "memory_runs": at_least(0),
-    "device": str,
-    "peers": at_least(0),
-}
-COMPARE = {"threads": at_least(1), "device": str, "with": str}
-OPERATIONS = {
-    **{name: at_least(1) for name in ("rows", "length", "channels", "states")},
-    **{name: at_least(1) for name in ("repetitions", "threads")},
-    **{"operation": names, "backend": names, "device": str, "output": str},
-}
+COMMON = {"repetitions": COUNT, "output": str}
+NETWORKS = {"core": names, "task": str, **COMMON}
+REPLAY = {"stored": numbers, "lengths": numbers, "threads": COUNT, **COMMON}
+ON_DEVICE = {"threads": COUNT, "device": str}
+UPDATE = {"memory_runs": at_least(0), "peers": at_least(0), **ON_DEVICE}
+LOOP = {"threads": COUNT, "steps": COUNT}
+SIZES = dict.fromkeys(("rows", "length", "threads"), COUNT)
+CORES = {"core": names, "width": COUNT, **SIZES, **COMMON}
+OPERATIONS = dict.fromkeys(("operation", "backend"), names) | SIZES | COMMON
+OPERATIONS |= {"channels": COUNT, "states": COUNT, "device": str}
 COMMANDS = {
-    "replay": (replay, REPLAY | {"threads": at_least(1)}),
+    "replay": (replay, REPLAY),
     "update": (update, NETWORKS | UPDATE),
-    "compare": (compare, NETWORKS | COMPARE),
+    "compare": (compare, NETWORKS | ON_DEVICE | {"with": str}),
     "acting": (acting, NETWORKS),
     "end_to_end": (end_to_end, NETWORKS | LOOP),
     "cores": (cores, CORES),

@@ -1,55 +1,32 @@
-"""Rows of a benchmark, the machine they were taken on, and how they are shown."""
+"""Rows of a benchmark, how their times are taken, and on which machine."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.utils.benchmark
 
-__all__ = [
-    "WARM_UP",
-    "Measurement",
-    "at_least_one",
-    "check_device",
-    "describe_machine",
-    "measurement_table",
-    "on_threads",
-    "seconds_of",
-    "write_measurements",
-]
+#: Calls before the timed ones.
+WARM_UP = 3
+PACKAGES = ("torchrl", "tensordict", "numba", "triton")
+
+Call = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One quantity, measured several times.
-
-    Attributes:
-        benchmark: What was run: replay, update, acting, end_to_end,
-            cores or operations.
-        case: The sizes it was run at.
-        quantity: What was measured.
-        unit: Its unit.
-        median: Median of the repetitions.
-        p10: Their 10 % quantile.
-        p90: Their 90 % quantile.
-        repetitions: How many there were, warm-up apart.
-        threads: CPU threads of PyTorch.
-
-    >>> row = Measurement("acting", "gru", "one step", "ms", 0.512, 0.5, 0.6, 1000, 1)
-    >>> row.median, row.unit
-    (0.512, 'ms')
-    """
+    """One quantity, measured several times; p10 and p90 are quantiles."""
 
     benchmark: str
     case: str
@@ -72,24 +49,7 @@ class Measurement:
         unit: str,
         threads: int,
     ) -> Measurement:
-        """Summarises repetitions.
-
-        Args:
-            values: One number per repetition, in the unit.
-            benchmark: As the attribute.
-            case: As the attribute.
-            quantity: As the attribute.
-            unit: As the attribute.
-            threads: As the attribute.
-
-        Raises:
-            ValueError: If there is no value.
-
-        >>> labels = dict(benchmark="replay", case="", quantity="sampling", unit="ms")
-        >>> row = Measurement.of([3.0, 1.0, 2.0], **labels, threads=1)
-        >>> row.median, row.p10, row.p90, row.repetitions
-        (2.0, 1.2, 2.8, 3)
-        """
+        """Summarise repetitions, one number each, in the unit."""
         if not len(values):
             raise ValueError("expected one value or more, got none; measure first.")
         p10, median, p90 = np.quantile(values, (0.1, 0.5, 0.9)).tolist()
@@ -98,20 +58,91 @@ class Measurement:
         )
 
 
-_PACKAGES = ("torchrl", "tensordict", "numba", "triton")
+def seconds_of(
+    call: Call, repetitions: int, device: str = "cpu", *, warm_up: int = WARM_UP
+) -> list[float]:
+    """Seconds of each repetition, after a warm-up; on a GPU until it has finished."""
+    return seconds_in_turns([call], repetitions, device, warm_up=warm_up)[0]
+
+
+def seconds_in_turns(
+    calls: Sequence[Call], repetitions: int, device: str = "cpu", *, warm_up: int = 0
+) -> list[list[float]]:
+    """Seconds of each repetition of each call; they take turns."""
+    on_gpu = torch.device(device).type == "cuda"
+    clock = torch.utils.benchmark.timer if on_gpu else time.perf_counter
+    for call in calls:
+        for _ in range(warm_up):
+            call()
+    seconds: list[list[float]] = [[] for _ in calls]
+    for _ in range(repetitions):
+        for call, of_call in zip(calls, seconds, strict=True):
+            start = clock()
+            call()
+            of_call.append(clock() - start)
+    return seconds
+
+
+def check_device(device: str) -> None:
+    """Raise a ValueError if PyTorch does not see the device."""
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device: expected one that PyTorch sees, got {device}; write device=cpu."
+        )
+
+
+def at_least_one(**values: int) -> None:
+    """Raise a ValueError that names the first value below 1."""
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name}: expected 1 or more, got {value}.")
+
+
+def measurement_table(measurements: Iterable[Measurement]) -> str:
+    """The rows as a Markdown table."""
+    lines = [
+        "| benchmark | case | quantity | median | 10–90 % | unit | repetitions | "
+        "threads |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {m.benchmark} | {m.case} | {m.quantity} | {three_digits(m.median)} | "
+        f"{three_digits(m.p10)}–{three_digits(m.p90)} | {m.unit} | {m.repetitions} | "
+        f"{m.threads} |"
+        for m in measurements
+    ]
+    return "\n".join(lines)
+
+
+def write_measurements(
+    path: str | Path,
+    measurements: Iterable[Measurement],
+    machine: dict[str, str] | None = None,
+) -> None:
+    """Write the rows as CSV, the machine (as :func:`describe_machine`) beside each."""
+    machine = describe_machine() if machine is None else machine
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = [entry.name for entry in fields(Measurement)] + list(machine)
+    with open(path, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(m) | machine for m in measurements)
+
+
+def three_digits(value: float) -> str:
+    """Three digits, without an exponent."""
+    if abs(value) >= 100:
+        return f"{value:.0f}"
+    return np.format_float_positional(
+        value, precision=3, fractional=False, unique=False, trim="-"
+    )
 
 
 def describe_machine() -> dict[str, str]:
-    """What a figure depends on beside the code.
+    """What a figure depends on beside the code; `none` stands for what is not there.
 
-    Returns:
-        Model of the CPU, logical cores that this process may use, the GPU, system,
-        versions of Python, PyTorch (and its build), TorchRL, TensorDict, Numba and
-        Triton, and the load: the runnable processes of the last minute, which is well
-        below 1 on an idle machine. ``none`` stands for what is not there.
-
-    >>> ", ".join(describe_machine())
-    'cpu, cores, gpu, system, python, torch, torchrl, tensordict, numba, triton, load'
+    The load is that of the last minute, well below 1 on an idle machine.
     """
     cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
@@ -124,7 +155,7 @@ def describe_machine() -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        **{name: _version(name) for name in _PACKAGES},
+        **{name: _version(name) for name in PACKAGES},
         "load": load,
     }
 
@@ -134,72 +165,6 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "none"
-
-
-def measurement_table(measurements: Iterable[Measurement]) -> str:
-    """The rows as a Markdown table.
-
-    Args:
-        measurements: The rows.
-
-    >>> row = Measurement("acting", "gru", "one step", "ms", 0.512, 0.5, 0.6, 1000, 1)
-    >>> print(measurement_table([row]))
-    | benchmark | case | quantity | median | 10–90 % | unit | repetitions | threads |
-    |---|---|---|---|---|---|---|---|
-    | acting | gru | one step | 0.512 | 0.5–0.6 | ms | 1000 | 1 |
-    """
-    lines = [
-        "| benchmark | case | quantity | median | 10–90 % | unit | repetitions | "
-        "threads |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {m.benchmark} | {m.case} | {m.quantity} | {_number(m.median)} | "
-        f"{_number(m.p10)}–{_number(m.p90)} | {m.unit} | {m.repetitions} | "
-        f"{m.threads} |"
-        for m in measurements
-    ]
-    return "\n".join(lines)
-
-
-def write_measurements(
-    path: str | Path,
-    measurements: Iterable[Measurement],
-    machine: dict[str, str] | None = None,
-) -> None:
-    """Writes the rows as CSV, the machine beside each.
-
-    Args:
-        path: The file; its folder is made, an older file replaced.
-        measurements: The rows.
-        machine: As :func:`describe_machine` returns it; None asks it.
-
-    >>> import tempfile
-    >>> row = Measurement("acting", "gru", "one step", "ms", 0.512, 0.5, 0.6, 1000, 1)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_measurements(f"{folder}/speed.csv", [row], {"cpu": "Z80"})
-    ...     print(Path(f"{folder}/speed.csv").read_text())
-    benchmark,case,quantity,unit,median,p10,p90,repetitions,threads,cpu
-    acting,gru,one step,ms,0.512,0.5,0.6,1000,1,Z80
-    <BLANKLINE>
-    """
-    machine = describe_machine() if machine is None else machine
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    columns = [entry.name for entry in fields(Measurement)] + list(machine)
-    with open(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(m) | machine for m in measurements)
-
-
-def _number(value: float) -> str:
-    """Three digits, without an exponent."""
-    if abs(value) >= 100:
-        return f"{value:.0f}"
-    return np.format_float_positional(
-        value, precision=3, fractional=False, unique=False, trim="-"
-    )
 
 
 def _cpu_model() -> str:
@@ -212,55 +177,3 @@ def _cpu_model() -> str:
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
         return subprocess.check_output(command, text=True).strip()
     return platform.processor() or platform.machine()
-
-
-WARM_UP = 3
-
-
-def seconds_of(
-    call: Callable[[], object],
-    repetitions: int,
-    device: str = "cpu",
-    *,
-    warm_up: int = WARM_UP,
-) -> list[float]:
-    """Seconds of each repetition, after a warm-up; on a GPU until it has finished."""
-    on_gpu = torch.device(device).type == "cuda"
-    for _ in range(warm_up):
-        call()
-    seconds = []
-    for _ in range(repetitions):
-        if on_gpu:
-            torch.cuda.synchronize(device)
-        start = time.perf_counter()
-        call()
-        if on_gpu:
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    return seconds
-
-
-@contextlib.contextmanager
-def on_threads(count: int) -> Iterator[None]:
-    """Lets PyTorch use so many CPU threads inside."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def check_device(device: str) -> None:
-    """Raises a ValueError if PyTorch does not see the device."""
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f"device: expected one that PyTorch sees, got {device}; write device=cpu."
-        )
-
-
-def at_least_one(**values: int) -> None:
-    """Raises a ValueError that names the first value below 1."""
-    for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"{name}: expected 1 or more, got {value}.")

@@ -8,23 +8,18 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.utils.benchmark import set_torch_threads
 
 from recipes.benchmark.measurement import (
     Measurement,
     at_least_one,
     check_device,
-    on_threads,
     seconds_of,
 )
 from resel_torchrl._random import untouched_generators
 from resel_torchrl.ops import causal_conv, gru_scan, selective_scan
 from resel_torchrl.ops._backends import Backends
 from resel_torchrl.training import matmul_precision
-
-__all__ = [
-    "OPERATIONS",
-    "time_operations",
-]
 
 # Largest difference to plain PyTorch, as a share of the largest number there.
 PARITY = 1e-3
@@ -45,7 +40,7 @@ def time_operations(
     repetitions: int = 10,
     threads: int = 1,
 ) -> list[Measurement]:
-    """Times forward and backward pass of each operation and each implementation.
+    """Time forward and backward pass of each operation and each implementation, in ms.
 
     Inputs are random, with a start in the middle of each row. Before an implementation
     is timed its outputs and gradients are compared with plain PyTorch's. The default
@@ -56,27 +51,21 @@ def time_operations(
         operations: Names in :data:`OPERATIONS`; None takes all.
         backends: Names of implementations; None takes those that are installed and run
             on the device, but for the step-by-step specification.
-        rows: ``R``.
-        length: ``L``.
-        channels: ``D``.
-        states: ``N``, of the scan.
+        rows: `R`.
+        length: `L`.
+        channels: `D`.
+        states: `N`, of the scan.
         device: Where to compute.
         repetitions: Timed repetitions.
         threads: CPU threads of PyTorch.
 
     Returns:
         For each operation and implementation a row of the forward pass without
-        gradients and one of forward and backward pass, in milliseconds.
+        gradients and one of forward and backward pass.
 
     Raises:
         ValueError: If a number is below 1, or a name is unknown.
         RuntimeError: If an implementation gives other results.
-
-    >>> sizes = dict(rows=1, length=5, channels=4, states=2, repetitions=1)
-    >>> for row in time_operations(["gru"], ["torch"], **sizes):
-    ...     print(row.case, "/", row.quantity)
-    gru, torch, cpu, [1, 5, 2] / forward
-    gru, torch, cpu, [1, 5, 2] / forward and backward
     """
     at_least_one(rows=rows, length=length, channels=channels, states=states)
     at_least_one(repetitions=repetitions, threads=threads)
@@ -90,7 +79,7 @@ def time_operations(
         _chosen(name, backends, device)  # all mistakes before anything is timed
     measurements = []
     precision = matmul_precision("highest")
-    with untouched_generators(), on_threads(threads), precision:
+    with untouched_generators(), set_torch_threads(threads), precision:
         for name in names:
             torch.manual_seed(0)
             inputs, run = OPERATIONS[name](rows, length, channels, states, device)

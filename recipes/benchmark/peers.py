@@ -6,6 +6,7 @@ import torch
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import nn
+from torch.utils.benchmark import set_torch_threads
 from torchrl.data import Bounded
 from torchrl.modules import (
     GRUModule,
@@ -16,20 +17,11 @@ from torchrl.modules import (
 )
 from torchrl.objectives import SACLoss, SoftUpdate
 
-from recipes.benchmark.measurement import (
-    Measurement,
-    at_least_one,
-    on_threads,
-    seconds_of,
-)
+from recipes.benchmark.measurement import Measurement, at_least_one, seconds_of
 from recipes.benchmark.synthetic import synthetic_learner
 from resel_torchrl._random import untouched_generators
 from resel_torchrl.config import Config
 from resel_torchrl.training import matmul_precision
-
-__all__ = [
-    "time_torchrl_update",
-]
 
 
 class _QValue(nn.Module):
@@ -42,34 +34,21 @@ class _QValue(nn.Module):
 
 
 def time_torchrl_update(config: Config, *, repetitions: int = 3) -> list[Measurement]:
-    """Times updates of TorchRL's ``SACLoss`` with its ``GRUModule``, as they come.
+    """Time updates of TorchRL's `SACLoss` with its `GRUModule`, as they come.
 
     Batch, width, number of critics and device are those of the configuration; actor and
     critic each have a GRU over the observation and heads of two hidden layers. An
     update is one call of the loss, which evaluates all terms, one step of AdamW and one
     of the targets, on a batch that is at hand. It is no equal of this library's loss:
-    every critic has an encoder of its own, and memory passes between the episodes of a
-    batch.
-
-    Args:
-        config: Configuration, as :func:`resel_torchrl.config.compose` returns it.
-        repetitions: Timed updates.
-
-    Returns:
-        One row, in updates per second.
+    every critic has an encoder of its own, and hidden states pass between the episodes
+    of a batch.
 
     Raises:
         ValueError: If there is no repetition or the task has discrete actions.
-
-    >>> from resel_torchrl.config import compose
-    >>> small = ["agent.hidden_size=4", "agent.n_critics=2", "replay.batch_size=200"]
-    >>> [row] = time_torchrl_update(compose(["task=pendulum_v", *small]), repetitions=1)
-    >>> row.quantity
-    "updates by TorchRL's SACLoss and GRUModule"
     """
     at_least_one(repetitions=repetitions)
     precision = matmul_precision(config.train.matmul_precision)
-    with untouched_generators(), on_threads(config.threads), precision:
+    with untouched_generators(), set_torch_threads(config.threads), precision:
         learner, horizon = synthetic_learner(config)
         batch = _flat_batch(learner.replay_buffer.sample()).to(config.device)
         sizes = batch["observation"].shape[-1], batch["action"].shape[-1]
@@ -111,12 +90,12 @@ def _layers(into: int, width: int, out: int) -> nn.Sequential:
     return nn.Sequential(*hidden, nn.Linear(width, out))
 
 
-def _memory(observation_size: int, width: int, name: str) -> GRUModule:
+def _gru(observation_size: int, width: int, name: str) -> GRUModule:
     return GRUModule(
         observation_size,
         width,
-        in_keys=["observation", f"{name}_memory", "is_init"],
-        out_keys=[f"{name}_context", ("next", f"{name}_memory")],
+        in_keys=["observation", f"{name}_state", "is_init"],
+        out_keys=[f"{name}_context", ("next", f"{name}_state")],
     )
 
 
@@ -126,7 +105,7 @@ def _loss(
     head = nn.Sequential(_layers(width, width, 2 * action_size), NormalParamExtractor())
     actor = ProbabilisticActor(
         TensorDictSequential(
-            _memory(observation_size, width, "actor"),
+            _gru(observation_size, width, "actor"),
             TensorDictModule(head, ["actor_context"], ["loc", "scale"]),
         ),
         in_keys=["loc", "scale"],
@@ -134,7 +113,7 @@ def _loss(
         distribution_class=TanhNormal,
     )
     critic = TensorDictSequential(
-        _memory(observation_size, width, "critic"),
+        _gru(observation_size, width, "critic"),
         ValueOperator(_QValue(width, action_size), ["critic_context", "action"]),
     )
     return SACLoss(actor, critic, num_qvalue_nets=n_critics, deactivate_vmap=True)

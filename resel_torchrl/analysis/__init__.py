@@ -1,60 +1,47 @@
-"""What is measured beyond returns, and figures of both.
+"""What is measured beyond returns, tables of results, and figures of both.
 
-Figures need the extra `plot`; everything else works without it.
+Tables and figures need the extra `plot` (pandas and matplotlib), at their first use.
 """
 
+from resel_torchrl.analysis.aggregate import aggregate, interquartile_mean
 from resel_torchrl.analysis.amplification import (
     amplification_bound,
     mean_amplification_bound,
 )
 from resel_torchrl.analysis.figures import (
-    EvaluatedEpisode,
-    MeanPoint,
-    mean_curve,
     plot_by_factor,
     plot_curves,
+    plot_output_variation,
     plot_runs,
-    read_evaluations,
 )
 from resel_torchrl.analysis.output_variation import (
-    OutputVariation,
     deterministic_actions,
     output_variation,
-    plot_output_variation,
-    read_variations,
-    rollout_steps,
     run_output_variation,
-    write_variations,
 )
-from resel_torchrl.analysis.runs import (
-    Result,
-    find_runs,
+from resel_torchrl.analysis.results import (
+    read_evaluations,
     read_results,
-    read_runs,
     write_results,
 )
+from resel_torchrl.analysis.runs import find_runs, read_metrics, read_runs
 
 __all__ = [
-    "EvaluatedEpisode",
-    "MeanPoint",
-    "OutputVariation",
-    "Result",
+    "aggregate",
     "amplification_bound",
     "deterministic_actions",
     "find_runs",
+    "interquartile_mean",
     "mean_amplification_bound",
-    "mean_curve",
     "output_variation",
     "plot_by_factor",
     "plot_curves",
     "plot_output_variation",
     "plot_runs",
     "read_evaluations",
+    "read_metrics",
     "read_results",
     "read_runs",
-    "read_variations",
-    "rollout_steps",
     "run_output_variation",
     "write_results",
-    "write_variations",
 ]

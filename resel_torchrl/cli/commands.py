@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from resel_torchrl._nearest import suggestion
+from resel_torchrl.analysis import plot_by_factor, plot_runs
 from resel_torchrl.cli.train import train_command
 from resel_torchrl.collect import write_evaluation
 from resel_torchrl.config.launch import evaluate_run
@@ -102,9 +103,6 @@ def plot_command(arguments: Sequence[str]) -> int:
             raise ConfigError([f"runs: missing; {wanted}"])
         got = " ".join(f"{name}=" for name in values if name != "output")
         raise ConfigError([f"{got}: expected other names together; {wanted}"])
-    # Matplotlib is an extra: only this command imports it.
-    from resel_torchrl.analysis import plot_by_factor, plot_runs
-
     draw, files = plot_runs, "runs"
     if "evaluations" in values:
         draw, files = plot_by_factor, "evaluations"

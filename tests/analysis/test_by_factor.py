@@ -27,7 +27,7 @@ def drawn(monkeypatch, tmp_path):
     """Draws and gives the axes and what stands in the CSV file."""
     pytest.importorskip("matplotlib")
     pictures = []
-    monkeypatch.setattr(figures, "save_figure", lambda fig, _: pictures.append(fig))
+    monkeypatch.setattr(figures, "_save_figure", lambda fig, _: pictures.append(fig))
 
     def draw(files, factor="gravity"):
         plot_by_factor(files, factor, tmp_path / "out.png")
@@ -50,11 +50,14 @@ def lines(ax):
 
 def test_what_evaluate_writes_is_read(tmp_path):
     episodes = read_evaluations(write(tmp_path / "gru.csv"))
-    assert [e.values["gravity"] for e in episodes] == list(GRAVITIES)
-    assert [e.episode_return for e in episodes] == [100 * g for g in GRAVITIES]
-    first = episodes[0]
-    assert (first.episode, first.length, first.label) == (0, 1000, "gru")
-    assert first.values == {"success": 0.0, "gravity": 1.5, "mass_torso": 1.0}
+    assert list(episodes.gravity) == list(GRAVITIES)
+    assert list(episodes["return"]) == [100 * g for g in GRAVITIES]
+    first = episodes.loc[0].to_dict()
+    assert first.pop("return") == 150
+    assert first == {
+        **{"episode": 0, "length": 1000, "agent": "gru"},
+        **{"success": 0.0, "gravity": 1.5, "mass_torso": 1.0},
+    }
 
 
 def test_points_and_a_line_over_the_sorted_factor(tmp_path, drawn):
@@ -108,7 +111,7 @@ def test_the_csv_beside_a_figure_draws_it_again(tmp_path, drawn):
     write(tmp_path / "b.csv", slope=1 / 3)
     first, text = drawn([tmp_path / "a.csv", tmp_path / "b.csv"])
     assert text.splitlines()[:2] == [
-        "label,episode,return,length,gravity",
+        "agent,episode,return,length,gravity",
         "a,1,30.0,1000,0.3",
     ]
     again = tmp_path / "again.csv"
@@ -117,6 +120,21 @@ def test_the_csv_beside_a_figure_draws_it_again(tmp_path, drawn):
     assert text_again == text
     for one, other in zip(first.get_lines(), second.get_lines(), strict=True):
         assert list(one.get_ydata()) == list(other.get_ydata())
+
+
+def test_seeds_of_a_file_have_lines_of_their_own(tmp_path, drawn):
+    path = tmp_path / "a.csv"
+    rows = ("gru,0,0,1,9,2", "gru,1,0,3,9,2", "lstm,1,0,5,9,2")
+    path.write_text("\n".join(["agent,seed,episode,return,length,gravity", *rows]))
+    ax, text = drawn(path)
+    assert list(lines(ax)[0]) == [
+        "gru, seed 0 (1 episode)",
+        "gru, seed 1 (1 episode)",
+        "lstm, seed 1 (1 episode)",
+    ]
+    again = tmp_path / "again.csv"
+    again.write_text(text)
+    assert list(lines(drawn(again)[0])[0]) == list(lines(ax)[0])
 
 
 def test_other_factors_have_a_linear_axis(tmp_path, drawn):
@@ -135,15 +153,21 @@ def test_what_is_not_of_that_form_is_refused_and_nothing_written(tmp_path):
         ("", "got an empty file; add episode, return, length"),
         ("episode,return,gravity\n0,1,1\n", "add length"),
         ("episode,return,length,gravity\n", "one row or more, got a header only"),
-        ("episode,return,length,gravity\n0,1,9,nan\n", "line 2: expected a finite"),
-        ("episode,return,length,gravity\n0,1,9\n", "line 2: expected a finite"),
-        ("episode,return,length,gravity\n0,1,9,\n", "line 2: expected a finite"),
+        (
+            "episode,return,length,gravity\n0,1,9,nan\n",
+            "line 2: expected a finite gravity",
+        ),
+        ("episode,return,length,gravity\n0,1,9\n", "line 2: expected a finite gravity"),
+        (
+            "episode,return,length,gravity\n0,1,9,\n",
+            "line 2: expected a finite gravity",
+        ),
         (
             "episode,return,length,wind_x\n0,1,9,1\n",
             "column gravity, got wind_x beside",
         ),
         ("episode,return,length\n0,1,9\n", "got no factor beside"),
-        ("label,episode,return,length,gravity\ngood,0,1,9,1\n", "got a second, .*bad"),
+        ("agent,episode,return,length,gravity\ngood,0,1,9,1\n", "got a second, .*bad"),
     ):
         bad.write_text(text)
         with pytest.raises(ValueError, match=message):

@@ -2,26 +2,32 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
 from resel_torchrl.analysis import (
     deterministic_actions,
     output_variation,
-    read_variations,
-    write_variations,
+    plot_output_variation,
+    read_results,
 )
 from resel_torchrl.optim import parameter_groups
 from tests.analysis.agents import random_agent, random_episodes
 
+pytest.importorskip("pandas")
 COMMON, SEPARATE = (1e-3, 1e-3), (1e-5, 1e-3)
 
 
 def measure(agent, loss, batch, pairs, **options):
+    """The rows of each pair."""
     torch.manual_seed(7)  # the loss draws actions
-    return output_variation(
+    table = output_variation(
         loss, agent.actor_encoder, agent.actor, batch, pairs, **options
     )
+    groups = table.groupby(["lr_context_encoder", "lr_other"], sort=False)
+    assert list(groups.groups) == pairs
+    return [rows.reset_index(drop=True) for _, rows in groups]
 
 
 def slow_gates(agent):
@@ -37,7 +43,7 @@ def test_a_recurrent_agent_amplifies_a_step_and_a_memoryless_one_does_not():
     def growth(variation):
         """Late change over the change at the first step."""
         assert (variation.episodes == 16).all()
-        return (variation.variation[60:].mean() / variation.variation[0]).item()
+        return variation.variation[60:].mean() / variation.variation[0]
 
     agent, loss = random_agent("gru")
     slow_gates(agent)
@@ -119,9 +125,9 @@ def test_it_is_the_step_that_training_would_make(trained, algorithm):
     for t, value in enumerate(measured.variation):
         at_t = torch.stack([e[t] for e in by_episode if len(e) > t])
         assert len(at_t) == measured.episodes[t]
-        torch.testing.assert_close(value.float(), at_t.mean(), rtol=2e-3, atol=2e-6)
+        assert value == pytest.approx(at_t.mean().item(), rel=2e-3, abs=2e-6)
     # Control: the moments matter once there are any.
-    same = torch.allclose(fresh.variation, measured.variation, rtol=1e-2)
+    same = np.allclose(fresh.variation, measured.variation, rtol=1e-2)
     assert same is not trained
 
 
@@ -139,20 +145,20 @@ def test_packing_and_padding_do_not_show():
     agent, loss = random_agent("gru")
     batch = random_episodes([9, 5, 12], 30)
     (together,) = measure(agent, loss, batch, [COMMON])
-    assert together.episodes.tolist() == [3] * 5 + [2] * 4 + [1] * 3
+    assert list(together.episodes) == [3] * 5 + [2] * 4 + [1] * 3
     poisoned = batch.clone()
     observed = batch["valid"].clone()
     observed[:, 1:] |= batch["valid"][:, :-1]
     for key in ("observation", "prev_observation", "prev_action"):
         poisoned[key][~observed.squeeze(-1)] = float("nan")
     (of_poisoned,) = measure(agent, loss, batch, [COMMON], rollouts=poisoned)
-    assert torch.equal(together.variation, of_poisoned.variation)
-    total = torch.zeros(12, dtype=torch.float64)
+    assert together.equals(of_poisoned)
+    total = np.zeros(12)
     for row, start, length in episodes_of(batch):
         alone = batch[row : row + 1, start : start + length + 1]
         (variation,) = measure(agent, loss, batch, [COMMON], rollouts=alone)
         total[:length] += variation.variation
-    torch.testing.assert_close(together.variation, total / together.episodes)
+    np.testing.assert_allclose(together.variation, total / together.episodes)
 
 
 def test_bad_input_is_named():
@@ -172,15 +178,13 @@ def test_bad_input_is_named():
 def test_the_csv_gives_every_number_back(tmp_path):
     agent, loss = random_agent("gru")
     batch = random_episodes([4, 7], 20)
-    variations = measure(agent, loss, batch, [COMMON, SEPARATE])
-    write_variations(tmp_path / "new" / "a.csv", variations)
-    for before, after in zip(
-        variations, read_variations(tmp_path / "new" / "a.csv"), strict=True
-    ):
-        assert before.lr_context_encoder == after.lr_context_encoder
-        assert before.lr_other == after.lr_other
-        assert torch.equal(before.variation, after.variation)
-        assert torch.equal(before.episodes, after.episodes)
+    torch.manual_seed(7)
+    networks = agent.actor_encoder, agent.actor
+    variations = output_variation(loss, *networks, batch, [COMMON, SEPARATE])
+    pytest.importorskip("matplotlib")
+    plot_output_variation(variations, tmp_path / "new" / "a.png")
+    again = read_results(tmp_path / "new" / "a.csv", tuple(variations), {})
+    assert again.equals(variations)
     (tmp_path / "b.csv").write_text("step,return\n")
     with pytest.raises(ValueError, match="expected the columns lr_context_encoder"):
-        read_variations(tmp_path / "b.csv")
+        read_results(tmp_path / "b.csv", tuple(variations))

@@ -1,23 +1,24 @@
 """Learning curves: what is read, grouped and drawn, and what is refused."""
 
-import math
+import subprocess
 import sys
 
 import pytest
 
 from resel_torchrl.analysis import (
-    Result,
     figures,
     find_runs,
-    mean_curve,
     plot_curves,
     plot_output_variation,
     plot_runs,
+    read_metrics,
     read_results,
     read_runs,
     write_results,
 )
 from resel_torchrl.errors import RunError
+
+pd = pytest.importorskip("pandas")
 
 CONFIG = """task: {task}
 seed: {seed}
@@ -48,7 +49,7 @@ def drawn(monkeypatch, draw, *arguments):
     """The axes that a function draws, by title."""
     pytest.importorskip("matplotlib")
     pictures = []
-    monkeypatch.setattr(figures, "save_figure", lambda fig, path: pictures.append(fig))
+    monkeypatch.setattr(figures, "_save_figure", lambda fig, path: pictures.append(fig))
     draw(*arguments)
     (fig,) = pictures
     return {ax.get_title(): ax for ax in fig.axes}
@@ -73,8 +74,8 @@ def test_runs_of_a_task_and_core_become_one_curve_with_each_seed_behind(
     axes = drawn(monkeypatch, plot_runs, f"{tmp_path}/*", tmp_path / "out.png")
     assert sorted(axes) == ["pendulum_v", "walker_v"]
     lines = labelled(axes["pendulum_v"])
-    assert list(lines) == ["gru (2 seeds, mean ± s.e.)", "memoryless (1 seed)"]
-    assert lines["gru (2 seeds, mean ± s.e.)"] == pytest.approx([-8, -3])
+    assert list(lines) == ["gru (2 seeds, IQM, 95 % interval)", "memoryless (1 seed)"]
+    assert lines["gru (2 seeds, IQM, 95 % interval)"] == pytest.approx([-8, -3])
     faint = [x for x in axes["pendulum_v"].get_lines() if x.get_alpha() is not None]
     assert sorted(list(line.get_ydata()) for line in faint) == [[-10, -4], [-6, -2]]
     (band,) = axes["pendulum_v"].collections
@@ -82,7 +83,7 @@ def test_runs_of_a_task_and_core_become_one_curve_with_each_seed_behind(
     assert (corners.min(), corners.max()) == (-10, -2)
     assert axes["walker_v"].collections[:] == []
     data = read_results(tmp_path / "out.csv")
-    assert {(r.task, r.agent) for r in data} == {
+    assert set(zip(data.task, data.agent, strict=True)) == {
         ("pendulum_v", "gru"),
         ("pendulum_v", "memoryless"),
         ("walker_v", "gru"),
@@ -103,15 +104,15 @@ def test_runs_that_differ_in_a_setting_are_not_averaged(tmp_path):
     make_run(tmp_path / "a", [-1], lr=1e-5)
     make_run(tmp_path / "b", [-2], lr=1e-5, seed=1)
     make_run(tmp_path / "c", [-3], lr=1e-3)
-    results = read_runs(find_runs(f"{tmp_path}/*"))
-    assert [r.agent for r in results] == [
+    results = read_runs(f"{tmp_path}/*")
+    assert list(results.agent) == [
         "gru, lr_context_encoder=1e-05",
         "gru, lr_context_encoder=1e-05",
         "gru, lr_context_encoder=0.001",
     ]
     make_run(tmp_path / "d", [-4], lr=1e-3)
     with pytest.raises(RunError, match="configured the same; leave one out"):
-        read_runs(find_runs(f"{tmp_path}/*"))
+        read_runs(f"{tmp_path}/*")
 
 
 def test_a_task_is_named_with_the_environment_it_was_given(tmp_path):
@@ -119,21 +120,31 @@ def test_a_task_is_named_with_the_environment_it_was_given(tmp_path):
         run = make_run(tmp_path / name, [-1], task="ant_mdp")
         with open(run / "config.yaml", "a") as stream:
             stream.write(f"env:\n  id: {env_id}\n")
-    results = {r.task for r in read_runs(find_runs(f"{tmp_path}/*"))}
-    assert results == {"ant_mdp", "ant_mdp on Ant-v4"}
+    results = read_runs(f"{tmp_path}/*")
+    assert set(results.task) == {"ant_mdp", "ant_mdp on Ant-v4"}
 
 
-def test_the_mean_ends_with_the_shortest_seed():
-    def seed(number, *returns):
-        pairs = enumerate(returns, 1)
-        return [Result(step, value, number, "gru", "a") for step, value in pairs]
-
-    points = mean_curve([seed(0, 1.0, 2.0), seed(1, 3.0), seed(2, 8.0, 0.0, 5.0)])
-    assert [(p.step, p.mean) for p in points] == [(1, 4.0)]
-    deviation = math.sqrt(((1 - 4) ** 2 + (3 - 4) ** 2 + (8 - 4) ** 2) / 2)
-    assert points[0].standard_error == pytest.approx(deviation / math.sqrt(3))
-    (alone, _) = mean_curve([seed(0, 1.0, 2.0)])
-    assert math.isnan(alone.standard_error)
+def test_a_row_of_a_run_says_which_run_it_is_of(tmp_path):
+    run = make_run(tmp_path / "a", [-10.5, -4], seed=3)
+    metrics = "step,seed,return,loss_actor\n50,3,,0.5\n100,3,-7.0,nan\n"
+    (run / "metrics.csv").write_text(metrics)
+    evaluations = read_runs(run)
+    columns = ["run", "task", "core", "agent", "seed", "step", "return"]
+    assert list(evaluations) == columns
+    assert evaluations.loc[0].tolist() == [
+        *(str(run), "pendulum_v", "gru", "gru"),
+        *(3, 100, -10.5),
+    ]
+    rows = read_metrics(run)
+    assert list(rows) == [*columns, "loss_actor"]
+    assert rows.loc[0].dropna().tolist() == [
+        *(str(run), "pendulum_v", "gru", "gru"),
+        *(3, 50, 0.5),
+    ]
+    assert rows.loc[1, "return"] == -7
+    (run / "metrics.csv").unlink()
+    with pytest.raises(RunError, match=r"expected metrics in .*csv, got none"):
+        read_metrics(run)
 
 
 def test_runs_are_found_by_path_list_text_and_glob(tmp_path, monkeypatch):
@@ -166,7 +177,7 @@ def test_what_is_no_run_is_refused_and_nothing_written(tmp_path):
         (empty, "expected evaluations in .*eval.csv, got none"),
         (no_file, "expected evaluations"),
         (blank, "expected evaluations"),
-        (cut, "line 2: expected numbers"),
+        (cut, "line 2: expected a whole step and seed and a finite mean"),
         (no_config, "expected the YAML of a run"),
         (partial, "without task and agent.core"),
         (tmp_path / "folder", "expected a run directory"),
@@ -197,8 +208,8 @@ def test_results_files_of_another_form_are_refused(tmp_path):
             read_results(path)
     with pytest.raises(FileNotFoundError, match="expected a CSV file with the columns"):
         read_results(tmp_path / "missing.csv")
-    rows = [Result(1, 2.0, 0, "gru", "walker_v")] * 2
-    write_results(path, rows)
+    row = pd.DataFrame({"step": [1], "return": 2.0, "seed": 0, "agent": "gru"})
+    write_results(path, row, row)
     with pytest.raises(ValueError, match="got two; name the agents apart"):
         plot_curves(path, tmp_path / "a.png")
     with pytest.raises(ValueError, match="expected results to draw, got none"):
@@ -208,15 +219,25 @@ def test_results_files_of_another_form_are_refused(tmp_path):
 def test_published_columns_are_enough(tmp_path):
     path = tmp_path / "walker_v.csv"
     path.write_text("core,step,return,seed,note\nmamba,1e3,2.5,1,x\n")
-    assert read_results(path) == [Result(1000, 2.5, 1, "mamba", "walker_v")]
+    table = read_results(path)
+    assert list(table) == ["task", "agent", "seed", "step", "return"]
+    assert table.loc[0].tolist() == ["walker_v", "mamba", 1, 1000, 2.5]
 
 
-def test_without_matplotlib_the_error_names_the_extra(tmp_path, monkeypatch):
+@pytest.mark.parametrize("module", ["matplotlib.figure", "pandas"])
+def test_without_a_package_the_error_names_the_extra(tmp_path, monkeypatch, module):
     run = make_run(tmp_path / "a", [-1])
-    monkeypatch.setattr(figures, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r"resel_torchrl\[plot\]"):
+    monkeypatch.setitem(sys.modules, module, None)
+    package = module.partition(".")[0]
+    with pytest.raises(ModuleNotFoundError, match=rf"'{package}'.*resel_torchrl\[plot"):
         plot_runs(run, tmp_path / "out.png")
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_the_package_is_imported_without_the_extra():
+    blocked = "import sys; sys.modules |= dict.fromkeys(('pandas', 'matplotlib'))"
+    code = f"{blocked}; import resel_torchrl.analysis, resel_torchrl.cli"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_drawing_leaves_matplotlib_as_it_was(tmp_path):
@@ -234,21 +255,22 @@ def test_drawing_leaves_matplotlib_as_it_was(tmp_path):
     assert settings() == before
     assert ("matplotlib.pyplot" in sys.modules) is had_pyplot
     with pytest.raises(ValueError, match="expected one or more"):
-        plot_output_variation([], tmp_path / "b.png")
+        plot_output_variation(pd.DataFrame(), tmp_path / "b.png")
 
 
 def test_a_measure_is_drawn_in_place_of_the_return(tmp_path, monkeypatch):
-    rows = [Result(10, -5.0, 0, "gru", "maze", {"success": 0.5, "apples": 7.0})]
+    row = {"task": "maze", "agent": "gru", "seed": 0, "step": 10, "return": -5.0}
+    rows = pd.DataFrame([row | {"success": 0.5, "apples": 7.0}])
     write_results(tmp_path / "maze.csv", rows)
-    assert read_results(tmp_path / "maze.csv") == rows
+    pd.testing.assert_frame_equal(read_results(tmp_path / "maze.csv"), rows)
     drawn = []
-    points = figures.mean_curve
+    points = figures.aggregate
     monkeypatch.setattr(
-        figures, "mean_curve", lambda s: drawn.append(points(s)) or drawn[-1]
+        figures, "aggregate", lambda *a: drawn.append(points(*a)) or drawn[-1]
     )
     for measure, value in ((None, -5.0), ("success", 0.5), ("apples", 7.0)):
         plot_curves(tmp_path / "maze.csv", tmp_path / "a.png", measure)
-        assert drawn[-1][0].mean == value
+        assert drawn[-1].iqm[0] == value
     with pytest.raises(ValueError, match=r"\(success, apples\), got 'sucess'"):
         plot_curves(tmp_path / "maze.csv", tmp_path / "b.png", "sucess")
     assert not (tmp_path / "b.png").exists()

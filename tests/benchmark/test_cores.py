@@ -5,8 +5,8 @@ import csv
 import pytest
 import torch
 
-from recipes.benchmark import suites
-from recipes.benchmark.suites import core_table, time_cores
+from recipes.benchmark import cores
+from recipes.benchmark.cores import core_table, time_cores
 from resel_torchrl.modules import CORES, make_core
 from tests.recipes.test_commands import recipe
 
@@ -30,11 +30,11 @@ def test_every_core_and_the_reference_have_their_four_rows():
         assert found[name, "parameters"].median == count
         assert found[name, "state"].median == core.state_size
         assert found[name, "forward + backward a token"].repetitions == 2
-        assert found[name, "one step"].repetitions == 2 * suites.ACTING_STEPS
+        assert found[name, "one step"].repetitions == 2 * cores.ACTING_STEPS
 
 
 def test_time_is_per_token_and_in_microseconds(monkeypatch):
-    monkeypatch.setattr(suites, "seconds_of", lambda call, n: [0.28e-3] * n)
+    monkeypatch.setattr(cores, "seconds_of", lambda call, n: [0.28e-3] * n)
     rows = time_cores(["gru"], **SMALL)
     medians = {row.quantity: row.median for row in rows[4:]}
     assert medians["forward + backward a token"] == pytest.approx(280 / (2 * 7))
@@ -43,7 +43,7 @@ def test_time_is_per_token_and_in_microseconds(monkeypatch):
 
 def test_the_reference_is_the_gru_without_start_flags():
     torch.manual_seed(0)
-    reference, core = suites._TorchGRU(5), make_core("gru", 5)
+    reference, core = cores.TorchGRU(5), make_core("gru", 5)
     core.load_state_dict(reference.layer.state_dict())
     x, is_init = torch.randn(2, 6, 5), torch.zeros(2, 6).bool()
     wanted, last = core(x, is_init)

@@ -6,15 +6,16 @@ import time
 import pytest
 import torch
 
-from recipes.benchmark import measurement, whole_loop
-from recipes.benchmark.suites import replay_memory
-from recipes.benchmark.whole_loop import time_collecting, time_end_to_end
+from recipes.benchmark import acting, end_to_end, measurement
+from recipes.benchmark.acting import time_collecting
+from recipes.benchmark.end_to_end import time_end_to_end
+from recipes.benchmark.replay import replay_memory
 from resel_torchrl.collect import Collector, RecurrentPolicy
 from resel_torchrl.config import compose
 from resel_torchrl.config.build import make_buffer
 from resel_torchrl.envs import make_gym
 from resel_torchrl.training import Learner
-from tests.analysis.test_benchmark import counting, small
+from tests.benchmark.test_benchmark import counting, small
 from tests.training.threads import as_thread  # noqa: F401
 
 SLOW = 0.002
@@ -38,14 +39,14 @@ class SlowEnv:
 
 
 def test_collecting_counts_the_environment_within_the_whole(monkeypatch):
-    monkeypatch.setattr(whole_loop, "make_gym", lambda *_, **__: SlowEnv())
+    monkeypatch.setattr(acting, "make_gym", lambda *_, **__: SlowEnv())
     steps = counting(monkeypatch, Collector, "step")
     policies = counting(monkeypatch, RecurrentPolicy, "act")
     generator = torch.get_rng_state()
     environment, whole = time_collecting(small("threads=2"), repetitions=2)
     assert torch.equal(generator, torch.get_rng_state())
     chunks = 2 + measurement.WARM_UP
-    assert len(steps) == len(policies) == chunks * whole_loop.CHUNK
+    assert len(steps) == len(policies) == chunks * acting.CHUNK
     assert {threads for *_, threads in steps} == {1}
     assert len(steps[0][0][0].replay_buffer) == 2 * 200  # stored, whole episodes
     assert 1000 * SLOW <= environment.median < whole.median
@@ -57,13 +58,13 @@ def test_collecting_counts_the_environment_within_the_whole(monkeypatch):
 @pytest.mark.usefixtures("as_thread")
 def test_end_to_end_runs_both_ways_at_the_configured_ratio(monkeypatch):
     made = []
-    make_training = whole_loop.make_training
+    make_training = end_to_end.make_training
 
     def watched(config, run):
         made.append((config, make_training(config, run)))
         return made[-1][1]
 
-    monkeypatch.setattr(whole_loop, "make_training", watched)
+    monkeypatch.setattr(end_to_end, "make_training", watched)
     updates = counting(monkeypatch, Learner, "update")
     config = small("replay.batch_size=199", "train.updates_per_step=0.5", "threads=2")
     rows = time_end_to_end(config, repetitions=2, steps=6)
@@ -94,7 +95,7 @@ def test_memory_is_that_of_every_entry_training_stores():
     buffer = make_buffer(config)
     collector = Collector(
         make_gym("Pendulum-V-v0"),
-        whole_loop.acting_policy(config),
+        acting.acting_policy(config),
         buffer,
         horizon=200,
         seed=0,

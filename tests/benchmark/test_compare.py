@@ -1,17 +1,15 @@
 """Two configurations whose updates take turns."""
 
-import itertools
-import sys
+from types import SimpleNamespace
 
 import pytest
 
-from recipes.benchmark.suites import compare_updates
+from recipes.benchmark import measurement, update
+from recipes.benchmark.update import compare_updates
 from resel_torchrl.config import compose
-from tests.analysis.test_benchmark import SMALL
+from tests.benchmark.test_benchmark import SMALL
 from tests.recipes.test_commands import recipe
 from tests.training.threads import as_thread  # noqa: F401
-
-module = sys.modules["recipes.benchmark.suites"]
 
 
 def small(*overrides):
@@ -20,36 +18,36 @@ def small(*overrides):
 
 def test_ratio_is_of_neighbours_in_time(monkeypatch):
     """The machine gets ten times as slow meanwhile; the second stays twice as fast."""
-    updates, now = [], itertools.count()
+    learners, updates, before = [], [], []
+    now = 0.0
 
-    def seconds_of(call, repetitions, device, *, warm_up):
-        assert (repetitions, device, warm_up) == (1, "cpu", 0)
-        before = [learner.updates for learner in learners]
-        call()
-        [made] = [
-            (who, learner.updates - old)
-            for who, (learner, old) in enumerate(zip(learners, before, strict=True))
-            if learner.updates > old
-        ]
-        updates.append(made)
-        each = 0.05 * (1 + next(now)) / (1 + made[0])
-        return [made[1] * each]
+    def clock():
+        """Ten times as slow at the end; read before and after each timed call."""
+        nonlocal now, before
+        made = [learner.updates for learner in learners]
+        if before:
+            [turn] = [
+                (who, n) for who, n in enumerate(map(int.__sub__, made, before)) if n
+            ]
+            updates.append(turn)
+            now += 0.05 * len(updates) / (1 + turn[0]) * turn[1]
+        before = [] if before else made
+        return now
 
-    learners = []
-    make = module.synthetic_learner
+    make = update.synthetic_learner
 
     def synthetic_learner(config):
         learners.append(make(config)[0])
         return learners[-1], None
 
-    monkeypatch.setattr(module, "seconds_of", seconds_of)
-    monkeypatch.setattr(module, "synthetic_learner", synthetic_learner)
+    monkeypatch.setattr(measurement, "time", SimpleNamespace(perf_counter=clock))
+    monkeypatch.setattr(update, "synthetic_learner", synthetic_learner)
     config, other = small(), small("train.tau=0.1", "train.policy_delay=3")
     first, second, ratio = compare_updates(config, other, repetitions=4)
-    assert [who for who, _ in updates[3:]] == [0, 1] * 4
-    count = updates[3][1]
+    assert [who for who, _ in updates[1:]] == [0, 1] * 4
+    count = updates[1][1]
     assert count % 6 == 0  # of both delays
-    assert all(made == count for _, made in updates[3:])
+    assert all(made == count for _, made in updates[1:])
     assert 1.5 < ratio.median < 2 and ratio.p90 < 2
     assert ratio.unit == "×" and first.unit == second.unit == "updates/s"
     assert first.case == "pendulum_v, gru"

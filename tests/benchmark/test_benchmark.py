@@ -8,20 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from recipes.benchmark import measurement, suites
+from recipes.benchmark import measurement, memory, replay, update
+from recipes.benchmark.acting import time_acting
 from recipes.benchmark.measurement import (
     Measurement,
     describe_machine,
     measurement_table,
     write_measurements,
 )
-from recipes.benchmark.suites import (
-    time_acting,
-    time_replay,
-    time_update,
-    update_memory,
-)
+from recipes.benchmark.memory import update_memory
+from recipes.benchmark.replay import time_replay
 from recipes.benchmark.synthetic import synthetic_learner, task_sizes
+from recipes.benchmark.update import time_update
 from resel_torchrl.collect import RecurrentPolicy
 from resel_torchrl.config import compose
 from resel_torchrl.envs import task_info
@@ -30,7 +28,6 @@ from resel_torchrl.training import Learner
 from tests.recipes.test_commands import recipe
 from tests.training.threads import as_thread  # noqa: F401
 
-memory = sys.modules["recipes.benchmark.suites"]
 SMALL = ["agent.hidden_size=8", "agent.embedding_size=4", "agent.n_critics=2"]
 
 
@@ -61,8 +58,8 @@ def test_quantiles_are_those_of_the_repetitions():
 
 
 def test_replay_draws_whole_batches_from_buffers_of_the_sizes_asked(monkeypatch):
-    times = counting(monkeypatch, suites, "seconds_of")
-    packs = counting(monkeypatch, suites, "pack_episodes")
+    times = counting(monkeypatch, replay, "seconds_of")
+    packs = counting(monkeypatch, replay, "pack_episodes")
     generator = torch.get_rng_state()
     rows = time_replay([125, 400], [20, 30], batch_size=50, repetitions=4)
     assert torch.equal(generator, torch.get_rng_state())
@@ -128,7 +125,7 @@ def test_updates_are_counted_with_their_policy_steps(monkeypatch, delay):
 
 def test_updates_per_second_count_updates_not_repetitions(monkeypatch):
     seconds = [0.5, 0.5]
-    monkeypatch.setattr(suites, "seconds_of", lambda call, n, device: seconds)
+    monkeypatch.setattr(update, "seconds_of", lambda call, n, device: seconds)
     row, _ = time_update(small("train.policy_delay=4"), repetitions=2, memory_runs=0)
     assert row.median == 8
 
@@ -171,17 +168,17 @@ def test_sizes_of_a_bullet_task_are_those_of_its_environment(task):
 def test_memory_is_that_of_a_process_of_its_own():
     """Without the process between, Linux would show this one's memory as idle."""
     held = np.ones(2**26)  # 512 MiB beside PyTorch, which the other process has too
-    idle, peak, made = memory._run_process(small(), 3)
+    idle, peak, made = memory.run_process(small(), 3)
     assert made == 3
     assert (
-        10 < idle < memory._peak_memory("cpu", reserved=False) - held.nbytes / 2**20 / 2
+        10 < idle < memory.peak_memory("cpu", reserved=False) - held.nbytes / 2**20 / 2
     )
     assert idle < peak < idle + 500
 
 
 def test_memory_row(monkeypatch):
     peaks = iter([5.0, 3.0, 4.0])
-    monkeypatch.setattr(suites, "update_memory", lambda config: next(peaks))
+    monkeypatch.setattr(update, "update_memory", lambda config: next(peaks))
     *_, row = time_update(small(), repetitions=1, memory_runs=3)
     assert (row.quantity, row.unit) == ("peak memory over idle", "MiB")
     assert (row.median, row.repetitions) == (4.0, 3)
@@ -189,9 +186,9 @@ def test_memory_row(monkeypatch):
 
 def test_compiled_updates_are_named_and_have_no_row_of_memory(monkeypatch):
     """The compiler's memory would be in it."""
-    update = sys.modules["resel_torchrl.training.learner"]
-    monkeypatch.setattr(update, "CompiledFunction", lambda function: function)
-    monkeypatch.setattr(suites, "compiler_problem", lambda device: None)
+    learner = sys.modules["resel_torchrl.training.learner"]
+    monkeypatch.setattr(learner, "CompiledFunction", lambda function: function)
+    monkeypatch.setattr(update, "compiler_problem", lambda device: None)
     rows = time_update(small("train.compile=true"), repetitions=1, memory_runs=3)
     assert [row.unit for row in rows] == ["updates/s"] * 2
     assert all(row.case.endswith(", compiled") for row in rows)
@@ -204,8 +201,8 @@ def test_without_a_compiler_nothing_is_measured():
 
 
 def test_units_of_maxrss():
-    assert memory._mebibytes(3 * 2**10, "linux") == 3
-    assert memory._mebibytes(3 * 2**20, "darwin") == 3
+    assert memory.mebibytes(3 * 2**10, "linux") == 3
+    assert memory.mebibytes(3 * 2**20, "darwin") == 3
 
 
 def test_a_process_that_fails_is_an_error(monkeypatch):
@@ -230,8 +227,7 @@ def test_csv_has_a_line_per_row_and_the_machine(tmp_path):
 def test_the_gpu_is_named_and_a_missing_package_is_none(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100")
-    measurements = sys.modules["recipes.benchmark.measurement"]
-    monkeypatch.setattr(measurements, "_PACKAGES", ("torchrl", "no-such-package"))
+    monkeypatch.setattr(measurement, "PACKAGES", ("torchrl", "no-such-package"))
     machine = describe_machine()
     assert machine["gpu"] == "NVIDIA H100"
     assert machine["torchrl"] != "none" and machine["no-such-package"] == "none"

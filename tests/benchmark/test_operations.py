@@ -6,7 +6,7 @@ import torch
 from recipes.benchmark import operations, peers
 from recipes.benchmark.operations import time_operations
 from recipes.benchmark.peers import time_torchrl_update
-from recipes.benchmark.suites import record_products
+from recipes.benchmark.products import record_products
 from resel_torchrl.config import compose
 from resel_torchrl.ops import gru
 
