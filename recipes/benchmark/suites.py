@@ -236,7 +236,7 @@ def time_update(
 def time_acting(config: Config, *, repetitions: int = 1000) -> list[Measurement]:
     """Times one step of the policy that collects, on one thread.
 
-    It is a call of :class:`~resel_torchrl.training.RecurrentPolicy` with one
+    It is a call of :class:`~resel_torchrl.collect.RecurrentPolicy` with one
     observation and a sampled action. The environment is not in it: see
     :func:`~resel_torchrl.analysis.time_collecting`.
 

@@ -24,7 +24,7 @@ from recipes.benchmark.measurement import (
 )
 from recipes.benchmark.synthetic import acting_policy, fill_buffer, task_sizes
 from resel_torchrl._random import untouched_generators
-from resel_torchrl.collect import Collector
+from resel_torchrl.collect import EpisodeCollector
 from resel_torchrl.config import Config, make_training, to_yaml
 from resel_torchrl.config.build import make_buffer
 from resel_torchrl.envs import make_gym
@@ -65,7 +65,7 @@ def time_collecting(config: Config, *, repetitions: int = 20) -> list[Measuremen
     """Times collecting: environment, policy and replay buffer, on one thread.
 
     The policy has its initial weights and samples. A repetition is 100 steps of
-    :class:`~resel_torchrl.training.Collector`, resets and the writing of finished
+    :class:`~resel_torchrl.collect.EpisodeCollector`, resets and the writing of finished
     episodes among them; the seconds spent within the environment are those of the same
     steps.
 
@@ -113,7 +113,7 @@ def _collecting_seconds(
         make_gym(config.env.id, horizon=config.env.horizon, **config.env.kwargs)
     )
     buffer = make_buffer(config)
-    collector = Collector(env, policy, buffer, horizon=horizon, seed=config.seed)
+    collector = EpisodeCollector(env, policy, buffer, horizon=horizon, seed=config.seed)
     environment = []
 
     def steps() -> None:

@@ -1,18 +1,177 @@
-"""Fused and eager acting."""
+"""Acting: one environment or several, fused or eager, on a hidden state kept apart."""
+
+import copy
+import pickle
 
 import numpy as np
 import pytest
 import torch
 
 from resel_torchrl.collect import RecurrentPolicy
-from resel_torchrl.modules import make_agent
+from resel_torchrl.modules import CORES, make_agent
 
-SIZES = {"embedding_size": 8, "hidden_size": 16, "context_size": 8, "n_critics": 2}
+SIZES = {"embedding_size": 4, "hidden_size": 6, "context_size": 5, "head_sizes": [8]}
+NUM_ENVS, STEPS = 3, 14
+
+
+def make_networks(core="gru", algorithm="resel", reward_input=True):
+    torch.manual_seed(3)
+    options = {"core": core, "algorithm": algorithm, "reward_input": reward_input}
+    if core == "transformer":
+        options["core_kwargs"] = {"n_heads": 2, "context": 50}
+    agent = make_agent(2, 2, n_critics=2, **options, **SIZES)
+    return agent.actor_encoder, agent.actor
+
+
+def make_inputs(seed=0):
+    """Observations, rewards, and starts at different steps in each row."""
+    rng = np.random.default_rng(seed)
+    observations = rng.normal(size=(STEPS, NUM_ENVS, 2)).astype("f4")
+    first = rng.random((STEPS, NUM_ENVS)) < 0.25
+    first[0] = True
+    return observations, rng.normal(size=(STEPS, NUM_ENVS)), first
+
+
+def act(policy, observations, rewards, first, **options):
+    return np.stack(
+        [
+            policy.act(o, r, f, **options)
+            for o, r, f in zip(observations, rewards, first, strict=True)
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("core", "algorithm"),
+    [*((core, "resel") for core in CORES), ("gru", "discrete_resel")],
+)
+@pytest.mark.parametrize("reward_input", [False, True])
+def test_each_environment_gets_what_a_policy_of_its_own_computes(
+    core, algorithm, reward_input
+):
+    networks = make_networks(core, algorithm, reward_input)
+    observations, rewards, first = make_inputs()
+    policy = RecurrentPolicy(*networks, 2, 2, num_envs=NUM_ENVS, deterministic=True)
+    together = act(policy, observations, rewards, first)
+    for i in range(NUM_ENVS):
+        single = RecurrentPolicy(*networks, 2, 2, deterministic=True, mode="eager")
+        alone = act(single, observations[:, i], rewards[:, i], first[:, i])
+        np.testing.assert_allclose(together[:, i], alone, atol=2e-6)
+        called = policy.to_env(together[0])[i]
+        np.testing.assert_allclose(called, single.to_env(together[0, i]), rtol=1e-6)
+
+
+def test_reset_of_a_row_does_not_touch_the_others():
+    networks = make_networks()
+    observations, rewards, first = make_inputs()
+    first[1:] = False
+    more = first.copy()
+    more[6, 1] = True
+    plain, reset = (
+        act(
+            RecurrentPolicy(*networks, 2, 2, num_envs=NUM_ENVS, deterministic=True),
+            *(observations, rewards, starts),
+        )
+        for starts in (first, more)
+    )
+    assert np.array_equal(plain[:, [0, 2]], reset[:, [0, 2]])
+    assert np.array_equal(plain[:6], reset[:6])
+    # The control: its own row forgets, and acts as a new episode does.
+    assert (np.abs(plain[6:, 1] - reset[6:, 1]).max(-1) > 1e-5).any()
+    single = RecurrentPolicy(*networks, 2, 2, deterministic=True, mode="eager")
+    alone = act(single, observations[6:, 1], rewards[6:, 1], more[6:, 1])
+    np.testing.assert_allclose(reset[6:, 1], alone, atol=2e-6)
+
+
+def test_what_a_row_saw_before_its_start_is_gone_even_if_it_was_nan():
+    networks = make_networks()
+    observations, rewards, first = make_inputs()
+    first[1:] = False
+    first[5, 2] = True
+    expected = act(
+        RecurrentPolicy(*networks, 2, 2, num_envs=NUM_ENVS, deterministic=True),
+        *(observations, rewards, first),
+    )
+    observations[:5, 2], rewards[:6, 2] = np.nan, np.nan
+    policy = RecurrentPolicy(*networks, 2, 2, num_envs=NUM_ENVS, deterministic=True)
+    got = act(policy, observations, rewards, first)
+    assert np.isnan(got[4, 2]).all()
+    assert np.array_equal(got[5:], expected[5:])
+    assert np.array_equal(got[:, :2], expected[:, :2])
+
+
+def test_samples_differ_by_row_and_come_from_the_global_generator():
+    networks = make_networks()
+    policy = RecurrentPolicy(*networks, 2, 2, num_envs=NUM_ENVS)
+    same = np.zeros((NUM_ENVS, 2), "f4")
+    draws = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        policy.reset()
+        draws.append(policy.act(same))
+    assert np.array_equal(*draws)
+    assert len({tuple(row) for row in draws[0]}) == NUM_ENVS
+    mode = policy.act(same, first=np.ones(NUM_ENVS, bool), deterministic=True)
+    assert len({tuple(row) for row in mode.round(6)}) == 1
+
+
+def test_memory_goes_on_from_its_state():
+    networks = make_networks()
+    observations, rewards, first = make_inputs()
+    policy = RecurrentPolicy(*networks, 2, 2, num_envs=NUM_ENVS, deterministic=True)
+    act(policy, observations[:7], rewards[:7], first[:7])
+    state = policy.state_dict()
+    rest = act(policy, observations[7:], rewards[7:], first[7:])
+    other = RecurrentPolicy(*networks, 2, 2, num_envs=NUM_ENVS, deterministic=True)
+    other.load_state_dict(state)
+    assert np.array_equal(rest, act(other, observations[7:], rewards[7:], first[7:]))
+
+
+def test_bad_input():
+    networks = make_networks()
+    with pytest.raises(ValueError, match="num_envs of 1 environment or more, got 0"):
+        RecurrentPolicy(*networks, 2, 2, num_envs=0)
+    policy = RecurrentPolicy(*networks, 2, 2, num_envs=NUM_ENVS)
+    with pytest.raises(ValueError, match=r"shape \(3, 2\).*got \(2,\)"):
+        policy(np.zeros(2))
+    zeros = np.zeros((NUM_ENVS, 2), "f4")
+    policy(zeros)  # all rows begin
+    with pytest.raises(ValueError, match="expected the rewards"):
+        policy(zeros, first=np.array([True, True, False]))
+    with pytest.raises(ValueError, match=r"rewards of shape \(3,\), .*got \(3, 1\)"):
+        policy(zeros, np.zeros((3, 1)))
+    with pytest.raises(ValueError, match=r"first of shape \(3,\)"):
+        policy(zeros, np.zeros(3), first=np.array(True))
+
+
+@pytest.mark.parametrize("mode", ["eager", "auto"])
+def test_one_environment_with_and_without_its_dimension(mode):
+    networks = make_networks()
+    observations, rewards, first = (x[:, :1] for x in make_inputs())
+    plain, batch = (RecurrentPolicy(*networks, 2, 2, mode=mode) for _ in range(2))
+    torch.manual_seed(0)
+    wanted = act(plain, observations[:, 0], rewards[:, 0], first[:, 0])
+    torch.manual_seed(0)
+    assert np.array_equal(act(batch, observations, rewards, first)[:, 0], wanted)
+
+
+@pytest.mark.parametrize("mode", ["eager", "auto"])
+@pytest.mark.parametrize(
+    "how", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))]
+)
+def test_a_copy_goes_on_alike_and_by_itself(mode, how):
+    networks = make_networks()
+    observations, rewards, first = (x[:, :1] for x in make_inputs())
+    policy = RecurrentPolicy(*networks, 2, 2, deterministic=True, mode=mode)
+    act(policy, observations[:7], rewards[:7], first[:7])
+    copied = how(policy)
+    wanted = act(policy, observations[7:], rewards[7:], first[7:])
+    assert np.array_equal(wanted, act(copied, observations[7:], rewards[7:], first[7:]))
 
 
 def _policies(core, *modes):
     torch.manual_seed(0)
-    agent = make_agent(3, 2, core=core, head_sizes=(16,), **SIZES)
+    agent = make_agent(3, 2, core=core, n_critics=2, **SIZES)
     networks = agent.actor_encoder, agent.actor
     return agent, [RecurrentPolicy(*networks, 3, 2, mode=mode) for mode in modes]
 
