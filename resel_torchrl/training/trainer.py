@@ -56,8 +56,8 @@ class Training:
         eval_interval: Environment steps between evaluations; 0 for none.
         checkpoint_interval: Environment steps between checkpoints.
         policy_copy: The acting copy, where acting is not done on the learner's device
-            (:class:`~resel_torchrl.training.PolicyCopy`) or not in its process
-            (:class:`~resel_torchrl.training.SharedWeights`).
+            (:class:`~resel_torchrl.collect.PolicyCopy`) or not in its process
+            (:class:`~resel_torchrl.collect.SharedWeights`).
         measures: Names of what the environment measures an episode by beside the
             return: further columns of metrics.csv and eval.csv.
         description: What a checkpoint's manifest says of the agent.

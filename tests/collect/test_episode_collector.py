@@ -1,18 +1,26 @@
-"""Collecting: seeds, whole episodes, the random phase, what `done` means."""
+"""Collecting: seeds, whole episodes, the random phase, what `done` means.
+
+From one environment or several: each one's episodes, whole, from its seeds.
+"""
+
+import functools
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import SyncVectorEnv
 from tensordict import TensorDict
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from torchrl.envs import GymWrapper, InitTracker, TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from resel_torchrl.collect import Collector, RecurrentPolicy, episode_seed
+from resel_torchrl.collect import EpisodeCollector, RecurrentPolicy, episode_seed
+from resel_torchrl.envs import vectorize
 from resel_torchrl.modules import CORES, make_agent, make_policy
-from resel_torchrl.replay import pack_episodes
+from resel_torchrl.replay import EpisodeSampler, pack_episodes
 from tests.training import envs
+from tests.training.runs import leaves, same
 
 SIZES = {"embedding_size": 4, "hidden_size": 6, "context_size": 5, "head_sizes": [8]}
 
@@ -34,7 +42,7 @@ def make_collector(
     policy = RecurrentPolicy(agent.actor_encoder, agent.actor, 2, size)
     buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(3000))
     env = env or gymnasium.make(name)
-    return Collector(
+    return EpisodeCollector(
         env, policy, buffer, horizon=horizon, seed=seed, random_steps=random_steps
     )
 
@@ -102,7 +110,7 @@ def test_random_phase_ends_at_an_episode_boundary():
     ends, was_random = [], []
     for _ in range(60):
         was_random.append(collector.in_random_phase)
-        ends.append(collector.step() is not None)
+        ends.append(bool(collector.step()))
     last = was_random.index(False)
     assert last >= 20
     assert ends[last - 1]
@@ -111,12 +119,14 @@ def test_random_phase_ends_at_an_episode_boundary():
     assert sum(ends[19 : last - 1]) == 0
 
 
-def test_random_actions_are_uniform_and_need_no_global_generator():
-    torch.manual_seed(0)
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_random_actions_are_uniform_and_need_no_global_generator(num_envs):
+    if num_envs == 1:
+        collector = make_collector(random_steps=2000)
+    else:
+        collector = make_vector(num_envs, random_steps=2000)
     state = torch.get_rng_state()
-    collector = make_collector(random_steps=2000)
-    state = torch.get_rng_state()
-    for _ in range(2000):
+    while collector.steps < 2000:
         collector.step()
     assert torch.equal(state, torch.get_rng_state())
     actions = collector.replay_buffer[:]["action"]
@@ -182,7 +192,7 @@ def test_episodes_start_from_the_seed_of_run_environment_and_number():
 def test_truncation_is_not_termination():
     """A fall is terminal; the horizon is done, but values bootstrap through it."""
     collector = make_collector(random_steps=10_000)
-    results = [r for _ in range(600) if (r := collector.step()) is not None]
+    results = [r for _ in range(600) for r in collector.step()]
     data = stored(collector)
     done = data["next", "done"].squeeze(-1)
     lengths = torch.tensor([r.length for r in results])
@@ -209,9 +219,9 @@ def test_successor_of_a_transition_is_the_next_observation():
 
 def test_unfinished_episode_is_not_in_the_buffer():
     collector = make_collector()
-    while (result := collector.step()) is None:
+    while not (ended := collector.step()):
         assert len(collector.replay_buffer) == 0
-    assert len(collector.replay_buffer) == result.length
+    assert len(collector.replay_buffer) == ended[0].length
 
 
 def test_episode_longer_than_the_horizon_is_an_error():
@@ -244,3 +254,199 @@ def test_wrong_shape_and_missing_reward_are_errors(mode):
     policy(np.zeros(2), 0.5)
     policy.reset()
     policy(np.zeros(2))  # the first step has none before it
+
+
+def make_networks(algorithm="resel", size=1):
+    torch.manual_seed(0)
+    options = {"algorithm": algorithm, "reward_input": True, "core": "gru"}
+    agent = make_agent(2, size, n_critics=2, **options, **SIZES)
+    return agent.actor_encoder, agent.actor
+
+
+def make_buffer():
+    return TensorDictReplayBuffer(
+        storage=LazyTensorStorage(3000), sampler=EpisodeSampler(seed=0)
+    )
+
+
+def make_vector(num_envs=3, name="Walk-v0", deterministic=False, **options):
+    size = 2 if name == "DiscreteWalk-v0" else 1
+    networks = make_networks("discrete_resel" if size == 2 else "resel", size)
+    policy = RecurrentPolicy(
+        *networks,
+        2,
+        size,
+        num_envs=num_envs,
+        deterministic=deterministic,
+        mode="eager",
+    )
+    together = vectorize([functools.partial(gymnasium.make, name)] * num_envs)
+    options = {"horizon": envs.HORIZON, "seed": 0} | options
+    return EpisodeCollector(together, policy, make_buffer(), **options)
+
+
+def make_single(env_index=0, deterministic=False, **options):
+    policy = RecurrentPolicy(
+        *make_networks(), 2, 1, deterministic=deterministic, mode="eager"
+    )
+    options = {"horizon": envs.HORIZON, "seed": 0, "env_index": env_index} | options
+    return EpisodeCollector(gymnasium.make("Walk-v0"), policy, make_buffer(), **options)
+
+
+def episodes(collector):
+    """The stored episodes in order, each as one TensorDict."""
+    data = collector.replay_buffer[:].exclude("index")
+    ends = data["next", "done"].flatten().nonzero().flatten() + 1
+    return data.split(torch.diff(ends, prepend=ends.new_zeros(1)).tolist())
+
+
+def test_a_vector_of_one_equals_the_environment_bit_for_bit():
+    pair = make_vector(1, random_steps=20), make_single(random_steps=20)
+    found = []
+    for collector in pair:
+        torch.manual_seed(1)
+        found.append([result for _ in range(100) for result in collector.step()])
+    assert found[0] == found[1] and len(found[0]) > 5
+    pairs = list(zip(*map(episodes, pair), strict=True))
+    assert all((a == b).all() for a, b in pairs)
+
+
+@pytest.mark.parametrize("random_steps", [0, 10**6])
+def test_each_environment_has_the_episodes_of_a_collector_of_its_own(random_steps):
+    """Seeds go by environment and episode, however long the others' episodes are."""
+    options = {"random_steps": random_steps, "deterministic": True}
+    together = make_vector(3, **options)
+    for _ in range(120):
+        together.step()
+    found = episodes(together)
+    starts = [tuple(episode["observation"][0].tolist()) for episode in found]
+    total = 0
+    for k in range(3):
+        alone = make_single(env_index=k, **options)
+        for _ in range(120):
+            alone.step()
+        expected = episodes(alone)
+        total += len(expected)
+        for episode in expected:
+            start = tuple(episode["observation"][0].tolist())
+            match = found[starts.index(start)]
+            for key, value in episode.items(True, True):
+                torch.testing.assert_close(match[key], value, atol=1e-4, rtol=1e-4)
+    assert len(found) == total == together.episodes
+    if random_steps:
+        assert len({len(episode) for episode in found}) > 2  # not in step
+    assert len(set(starts)) == len(starts)
+    # The control: of another environment number there is none.
+    other = make_single(env_index=3, **options)
+    while not other.step():
+        pass
+    assert tuple(episodes(other)[0]["observation"][0].tolist()) not in starts
+
+
+def test_an_episode_is_stored_whole_with_its_last_observation():
+    collector = make_vector(3)
+    total = 0
+    for _ in range(200):
+        for result in collector.step():
+            total += result.length
+        assert len(collector.replay_buffer) == total
+    for episode in episodes(collector):
+        assert episode["is_init"].flatten().tolist() == [
+            t == 0 for t in range(len(episode))
+        ]
+        observation, following = episode["observation"], episode["next", "observation"]
+        assert torch.equal(observation[1:], following[:-1])
+        # That of the state it ended in, not of the next episode's start, where the
+        # walk stands still.
+        assert following[-1, 0] != 0 == observation[0, 0]
+        fallen = episode["next", "terminated"][-1].item()
+        assert fallen == bool(episode["next", "reward"][-1] < -1.5)
+        assert fallen != episode["next", "truncated"][-1].item()
+    assert any(e["next", "terminated"][-1] for e in episodes(collector))
+    collector.replay_buffer.sample(10)  # and the flags are in order
+
+
+def test_discrete_actions_of_several():
+    collector = make_vector(2, "DiscreteWalk-v0", random_steps=60)
+    for _ in range(80):
+        collector.step()
+    actions = collector.replay_buffer[:]["action"]
+    assert set(actions.sum(-1).tolist()) == set(actions.amax(-1).tolist()) == {1.0}
+
+
+def test_each_environment_finishes_its_random_episode_then_acts():
+    collector = make_vector(3, random_steps=40)
+    acted, phase, at_random = [], [], []
+    act = collector.policy.act
+    collector.policy.act = lambda *a, **k: acted.append(collector.steps) or act(*a, **k)
+    starts = [0, 0, 0]  # steps made when the episode under way began
+    for _ in range(40):
+        phase.append(collector.in_random_phase)
+        steps, _, t = collector.counters()
+        starts = [steps if t[i] < 0 else starts[i] for i in range(3)]
+        random = [start < 40 for start in starts]
+        at_random.append(sum(random))
+        before = [drawn(collector, i) for i in range(3)]
+        under_way = collector.step() == []
+        state = collector.state_dict()["in_flight"]
+        for i in range(3 * under_way):
+            last = state[i]["actions"][-1].numpy()
+            assert np.array_equal(last, before[i]) == random[i]
+    assert phase == [count > 0 for count in at_random]
+    last = phase.index(False)
+    assert not any(phase[last:]) and 3 * last > 40
+    # They do not stop together, and the policy acts as soon as one has stopped.
+    assert {1, 2} & set(at_random)
+    mixed = [3 * k for k, count in enumerate(at_random) if 0 < count < 3]
+    assert acted[: len(mixed)] == mixed != []
+
+
+def drawn(collector, i):
+    """The next action of environment i if it is random: of the episode's generator."""
+    _, episodes, t = collector.counters()
+    rng = np.random.default_rng(episode_seed(collector.seed, i, episodes[i]))
+    return [rng.uniform(-1, 1, 1).astype("f4") for _ in range(max(t[i], 0) + 1)][-1]
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.parametrize(
+    ("random_steps", "random_start_steps"), [(0, 0), (50, 0), (10**6, 0), (50, 5)]
+)
+def test_state_goes_on_bit_for_bit_from_any_step(
+    num_envs, random_steps, random_start_steps
+):
+    options = {"random_steps": random_steps, "random_start_steps": random_start_steps}
+    make = make_single if num_envs == 1 else functools.partial(make_vector, num_envs)
+    collector = make(**options)
+    torch.manual_seed(4)
+    saved, results = [], []
+    for _ in range(40):
+        saved.append((collector.state_dict(), torch.get_rng_state()))
+        results.append(collector.step())
+    final = dict(leaves(collector.state_dict()))
+    for k, (state, generator) in enumerate(saved):
+        other = make(**options)
+        other.load_state_dict(state)
+        torch.set_rng_state(generator)
+        assert results[k:] == [other.step() for _ in range(k, 40)]
+        got = dict(leaves(other.state_dict()))
+        assert got.keys() == final.keys()
+        assert all(same(got[key], final[key]) for key in final)
+    # Episodes of several lengths were under way, some just over.
+    lengths = [{len(e["actions"]) for e in state["in_flight"]} for state, _ in saved]
+    assert {0} in lengths[1:] or any(0 in some for some in lengths[1:])
+    assert num_envs == 1 or any(0 in some and len(some) > 1 for some in lengths[1:])
+
+
+def test_bad_environments():
+    with pytest.raises(ValueError, match="a policy for 3 environments, got one for 2"):
+        good = make_vector(3)
+        policy = RecurrentPolicy(*make_networks(), 2, 1, num_envs=2)
+        EpisodeCollector(good.env, policy, good.replay_buffer, horizon=12, seed=0)
+    resetting = SyncVectorEnv([lambda: gymnasium.make("Walk-v0")] * 2)
+    with pytest.raises(ValueError, match=r"DISABLED.*NEXT_STEP.*vectorize"):
+        EpisodeCollector(resetting, policy, make_buffer(), horizon=12, seed=0)
+    short = make_vector(2, horizon=2, random_steps=99)
+    with pytest.raises(RuntimeError, match=r"at most 2 steps.*env.horizon"):
+        for _ in range(50):
+            short.step()
