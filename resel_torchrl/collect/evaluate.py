@@ -75,7 +75,7 @@ def evaluate(
     """Runs whole episodes with the mode of the policy.
 
     One of several environments that is done with an episode begins the next one that
-    nobody has begun; with none left it repeats its own, which is not counted.
+    nobody has begun; with none left it repeats another, which is not counted.
 
     Args:
         env: Environment of the evaluation's own, or a vector of them that are not reset
@@ -111,7 +111,7 @@ def evaluate(
     envs = batched(env)
     if not isinstance(env, VectorEnv):
         policy = _one_at_a_time(policy)
-    numbers = itertools.count()  # from `episodes` on, what is run only repeats others
+    numbers = itertools.count()  # of episodes begun; from `episodes` on not counted
     running = [_Run() for _ in range(envs.num_envs)]
     results: dict[int, EpisodeResult] = {}
     tasks: dict[int, dict[str, float]] = {}
@@ -132,12 +132,12 @@ def evaluate(
             actions = policy(
                 np.array(observations), rewards, first=first, deterministic=True
             )
-            step = envs.step(actions)
-            observations, rewards, infos = list(step[0]), step[1], step[-1]
+            after, rewards, terminated, truncated, infos = envs.step(actions)
+            observations = list(after)
             for i, run in enumerate(running):
                 run.total += float(rewards[i])
                 run.length += 1
-                first[i] = step[2][i] or step[3][i]
+                first[i] = terminated[i] or truncated[i]
                 if first[i] and run.number < episodes:
                     measures = read_measures(envs.info(infos, i))
                     result = EpisodeResult(run.total, run.length, measures)

@@ -126,7 +126,7 @@ class GrowingWalk(envs.Walk):
     """Episodes of `length` to `length + 2` steps, by their seed; each succeeds."""
 
     def reset(self, *, seed=None, options=None):
-        self.left = int(options["length"]) + seed % 3
+        self.left = (options or {}).get("length", 9) + seed % 3
         return super().reset(seed=seed)
 
     def step(self, action):
