@@ -139,8 +139,7 @@ class ProcessCollector:
             "curriculum": curriculum,
             "arrays": self._arrays,
         }
-        none = self.num_envs * (0,)
-        self._counted = Counters(0, none, self.num_envs * (-1,))
+        self._counted = Counters(0, self.num_envs * (0,), self.num_envs * (-1,))
         self._reached = self._counted  # of the process, as far as is known
         self._inbox: deque[_Step] = deque()  # made and not yet counted
         self._failure: _Failed | None = None  # comes after the steps of the inbox
@@ -442,25 +441,26 @@ def _collect(
     """Make the collector, take its state, and serve the learner until it hangs up."""
     torch.set_num_threads(1)
     outbox, state = _Outbox(), pickle.loads(pickled_state)
-    try:
-        policy = make_policy(*reader.modules)
-        collector = EpisodeCollector(make_env(), policy, outbox, **options)
-        if state is not None:
-            collector.load_state_dict(state)
-    except Exception as error:
-        with contextlib.suppress(ConnectionError):
+    # The learner may want no more, or be no more, at any time.
+    with (
+        contextlib.suppress(EOFError, ConnectionError),
+        contextlib.ExitStack() as stack,
+    ):
+        try:
+            env = make_env()
+            stack.callback(env.close)
+            policy = make_policy(*reader.modules)
+            collector = EpisodeCollector(env, policy, outbox, **options)
+            if state is not None:
+                collector.load_state_dict(state)
+        except Exception as error:
             _send(connection, _failed(error, Counters(0, (0,), (-1,))))
-        return
-    # A stream of its own for each start, as its state is not kept.
-    entropy = [options["seed"], options["env_index"], collector.steps, 1]
-    seed_generators(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
-    try:
+            return
+        # A stream of its own for each start, as its state is not kept.
+        entropy = [options["seed"], options["env_index"], collector.steps, 1]
+        seed_generators(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         _send(connection, _Ready(collector.counters()))
         _serve(connection, reader, collector, outbox)
-    except (EOFError, ConnectionError):
-        pass  # the learner wants no more, or is no more
-    finally:
-        collector.close()
 
 
 def _serve(
