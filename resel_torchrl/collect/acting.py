@@ -44,7 +44,8 @@ class RecurrentPolicy:
             rounding and several times faster; `"auto"` is fused where it can be.
 
     Attributes:
-        first: Whether the next step of each environment begins an episode, `[N]`.
+        first: Whether the next step of each environment begins an episode, bool `[N]`;
+            it may be set.
 
     Raises:
         ValueError: If the encoder has another input, cannot be fused where it is to
@@ -144,7 +145,6 @@ class RecurrentPolicy:
             return action
         return int(action.argmax()) if action.ndim == 1 else action.argmax(-1)
 
-    @torch.no_grad()
     def act(
         self,
         observation: np.ndarray,
@@ -160,7 +160,7 @@ class RecurrentPolicy:
             reward: The rewards that came with them, `[N]` or a number; needed after an
                 episode's first step where the previous reward is an input.
             first: Which are the first observation of an episode, bool `[N]` or one;
-                None for none but those of the first call after :meth:`reset`.
+                None for those of :attr:`first`, as after :meth:`reset`.
             deterministic: Whether to take the mode in place of a sample; None does
                 what the policy was made for.
 
@@ -211,6 +211,7 @@ class RecurrentPolicy:
                     )
         return one
 
+    @torch.no_grad()
     def _outputs(self) -> Tensor:
         """The head's outputs `[N, size]`; the hidden state moves on."""
         context, self._state = self.encoder.encode_step(

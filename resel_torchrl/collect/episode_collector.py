@@ -118,7 +118,6 @@ class EpisodeCollector:
         self._idle = list(range(self.num_envs))  # those whose next episode is to begin
         self._observations = np.zeros((self.num_envs, policy.observation_size), "f4")
         self._rewards = np.zeros(self.num_envs, "f4")
-        self._first = np.zeros(self.num_envs, bool)
 
     @property
     def episodes(self) -> int:
@@ -159,16 +158,14 @@ class EpisodeCollector:
         """
         if self._idle:
             self._begin_episodes()
-        in_flight = self._in_flight
-        for episode in in_flight:
+        in_flight, actions = self._in_flight, self._act()
+        for i, episode in enumerate(in_flight):
             if episode.t >= self.horizon:
                 raise RuntimeError(
                     f"expected episodes of at most {self.horizon} steps, got a longer "
                     "one; give the true horizon (env.horizon=NUMBER)."
                 )
-        actions = self._act()
-        for episode, action in zip(in_flight, actions, strict=True):
-            episode.actions[episode.t] = action
+            episode.actions[episode.t] = actions[i]
         observations, rewards, terminated, truncated, infos = self._envs.step(
             self.policy.to_env(actions)
         )
@@ -206,36 +203,39 @@ class EpisodeCollector:
         starts = {i: (in_flight[i].seed, in_flight[i].options) for i in numbers}
         for i, (observation, _) in self._envs.reset(starts).items():
             in_flight[i].begin(observation)
+            self.policy.first[i] = True
 
     def _act(self) -> np.ndarray:
         """The actions `[N, action_size]`, random or the policy's."""
         episodes, policy = self._in_flight, self.policy
         at_random = [episode.t < episode.random.steps for episode in episodes]
+        if not any(at_random):
+            return self._policy_actions(None)
         watching = self.store_memory or not all(e.random.whole for e in episodes)
-        if watching:
-            if self.store_memory:
-                for episode, memory in zip(episodes, policy.memory, strict=True):
-                    episode.memories[episode.t] = memory if episode.t else 0.0
-            for i, episode in enumerate(episodes):
-                t = episode.t
-                self._first[i] = t == 0
-                self._observations[i] = episode.observations[t]
-                self._rewards[i] = episode.rewards[t - 1]  # not read where t is 0
-            actions = policy.act(
-                self._observations,
-                self._rewards,
-                self._first,
-                deterministic=all(at_random) or None,  # which draws nothing
-            )
+        if watching:  # where no action is taken, none is drawn
+            actions = self._policy_actions(True if all(at_random) else None)
         else:
             actions = np.empty((self.num_envs, policy.action_size), "f4")
-        if any(at_random):
-            for i, episode in enumerate(episodes):
-                if at_random[i]:
-                    actions[i] = episode.random.action(policy)
-            if watching:
-                policy.replace_action(actions)
+        for i, episode in enumerate(episodes):
+            if at_random[i]:
+                actions[i] = episode.random.action(policy)
+        if watching:
+            policy.replace_action(actions)
         return actions
+
+    def _policy_actions(self, deterministic: bool | None) -> np.ndarray:
+        if self.store_memory:
+            for episode, memory in zip(
+                self._in_flight, self.policy.memory, strict=True
+            ):
+                episode.memories[episode.t] = memory if episode.t else 0.0
+        for i, episode in enumerate(self._in_flight):
+            t = episode.t
+            self._observations[i] = episode.observations[t]
+            self._rewards[i] = episode.rewards[t - 1]  # not read where t is 0
+        return self.policy.act(
+            self._observations, self._rewards, deterministic=deterministic
+        )
 
     def _finish(
         self, i: int, terminated: bool, truncated: bool, info: Mapping[str, Any]

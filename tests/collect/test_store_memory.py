@@ -70,11 +70,12 @@ def test_several_environments_store_each_its_own_memory(random_steps, starts):
     limits = {"horizon": envs.HORIZON, "seed": 3, "random_steps": random_steps}
     limits["random_start_steps"] = starts
     collector = EpisodeCollector(walks, policy, buffer, store_memory=True, **limits)
-    mixed = 0
+    mixed, began = 0, [0, 0, 0]
     for _ in range(50):
-        collector.step()
         steps, _, t = collector.counters()
-        at_random = [steps - 3 * n < random_steps for n in t if n > 0]
+        began = [steps if t[i] < 0 else began[i] for i in range(3)]
+        collector.step()
+        at_random = [step < random_steps for step in began]
         mixed += any(at_random) and not all(at_random)
     assert (mixed > 0) == (random_steps == 50)
     flat = buffer[:]
