@@ -13,7 +13,7 @@ from torch.utils.benchmark import set_torch_threads
 from recipes.benchmark.measurement import Measurement, at_least_one, seconds_of
 from recipes.benchmark.synthetic import acting_policy, task_sizes
 from resel_torchrl._random import untouched_generators
-from resel_torchrl.collect import Collector
+from resel_torchrl.collect import EpisodeCollector
 from resel_torchrl.config import Config
 from resel_torchrl.config.build import make_buffer
 from resel_torchrl.envs import make_gym
@@ -67,7 +67,9 @@ def collecting_seconds(
         kwargs = {"horizon": config.env.horizon, **config.env.kwargs}
         env = _TimedEnv(make_gym(config.env.id, **kwargs))
         buffer = make_buffer(config)
-        collector = Collector(env, policy, buffer, horizon=horizon, seed=config.seed)
+        collector = EpisodeCollector(
+            env, policy, buffer, horizon=horizon, seed=config.seed
+        )
         environment = []
 
         def steps() -> None:

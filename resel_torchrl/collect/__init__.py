@@ -1,31 +1,24 @@
-"""Acting and collecting: policies, episode collectors, evaluation, curricula."""
+"""Acting and collecting: policy, episode collectors, evaluation, curricula."""
 
-from resel_torchrl.collect.acting import PolicyCopy, RecurrentPolicy, VectorPolicy
+from resel_torchrl.collect.acting import RecurrentPolicy
 from resel_torchrl.collect.curriculum import Curriculum
 from resel_torchrl.collect.episode import EpisodeResult, episode_seed, flat_episode
-from resel_torchrl.collect.episode_collector import Collector, VectorCollector
-from resel_torchrl.collect.evaluate import (
-    Evaluation,
-    evaluate,
-    evaluate_vector,
-    write_evaluation,
-)
-from resel_torchrl.collect.process_collector import ProcessCollector, SharedWeights
+from resel_torchrl.collect.episode_collector import EpisodeCollector
+from resel_torchrl.collect.evaluate import Evaluation, evaluate, write_evaluation
+from resel_torchrl.collect.policy_weights import PolicyCopy, SharedWeights
+from resel_torchrl.collect.process_collector import ProcessCollector
 
 __all__ = [
-    "Collector",
     "Curriculum",
+    "EpisodeCollector",
     "EpisodeResult",
     "Evaluation",
     "PolicyCopy",
     "ProcessCollector",
     "RecurrentPolicy",
     "SharedWeights",
-    "VectorCollector",
-    "VectorPolicy",
     "episode_seed",
     "evaluate",
-    "evaluate_vector",
     "flat_episode",
     "write_evaluation",
 ]

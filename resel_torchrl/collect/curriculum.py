@@ -9,17 +9,15 @@ from typing import Any
 
 from resel_torchrl.collect.episode import EpisodeResult
 
-__all__ = [
-    "Curriculum",
-]
+__all__ = ["Curriculum"]
 
 
 class Curriculum:
     """Values of an option of the environment's `reset`, one after another.
 
-    Every training episode starts with the value of the stage that it begins in. The
-    next stage begins either at given environment steps, or once the mean of a measure
-    over the last episodes reaches a level; those of the random phase count too.
+    Every training episode keeps the value of the stage that it begins in. The next
+    stage begins either at given environment steps, or once the mean of a measure over
+    the stage's last episodes reaches a level; those of the random phase count too.
 
     Args:
         option: Name of the option, such as `"frames"`.
@@ -74,7 +72,7 @@ class Curriculum:
 
     @property
     def name(self) -> str:
-        """What the log calls the option."""
+        """Name of the option in the log and among an episode's measures."""
         return f"curriculum_{self.option}"
 
     @property
@@ -93,20 +91,28 @@ class Curriculum:
         return {self.option: self.value}
 
     def end_episode(self, result: EpisodeResult) -> None:
-        """Takes down an episode of the present stage.
+        """Records a finished episode; one of an earlier stage does not count.
+
+        Args:
+            result: Its measures may name the value that it began with by :attr:`name`;
+                without, it is one of the present stage.
 
         Raises:
             KeyError: If the environment did not measure it.
         """
         if self.at_steps is not None:
             return
-        if self.measure not in result.measures:
+        measures = dict(result.measures)
+        began_with = measures.pop(self.name, self.value)
+        if self.measure not in measures:
             raise KeyError(
                 f"expected an environment that measures {self.measure!r}, got one "
-                f"that measures {', '.join(result.measures) or 'nothing'}; choose "
-                "another measure, or a schedule by steps."
+                f"that measures {', '.join(measures) or 'nothing'}; choose another "
+                "measure, or a schedule by steps."
             )
-        self._last.append(result.measures[self.measure])
+        if began_with != self.value:
+            return
+        self._last.append(measures[self.measure])
         reached = len(self._last) == self.window and (
             sum(self._last) >= self.level * self.window
         )
@@ -119,23 +125,13 @@ class Curriculum:
         return {"stage": self.stage, "last": list(self._last)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what :meth:`state_dict` gave."""
+        """Goes on from a :meth:`state_dict`."""
         self.stage = state["stage"]
         self._last = deque(state["last"], maxlen=self.window)
 
 
 def level_problems(measure: str, level: float) -> list[str]:
-    """What is wrong with a level, in sentences without an end.
-
-    Args:
-        measure: As of :class:`Curriculum`; `"success"` is a share of the episodes.
-        level: Likewise.
-
-    >>> level_problems("success", 1.5)
-    ['level: expected a share of episodes with success, from 0 to 1, got 1.5']
-    >>> level_problems("apples", 1.5)
-    []
-    """
+    """What is wrong with a level, in sentences without a full stop."""
     if not math.isfinite(level):
         return [f"level: expected a finite number, got {level}"]
     if measure == "success" and not 0 <= level <= 1:
@@ -149,15 +145,7 @@ def level_problems(measure: str, level: float) -> list[str]:
 def schedule_problems(
     values: Sequence[float], at_steps: Sequence[int] | None
 ) -> list[str]:
-    """What is wrong with a schedule, in sentences without an end.
-
-    Args:
-        values: As of :class:`Curriculum`.
-        at_steps: Likewise.
-
-    >>> schedule_problems([5, 20, 50], [1000, 500])
-    ['at_steps: expected ascending steps above 0, got [1000, 500]']
-    """
+    """What is wrong with a schedule, in sentences without a full stop."""
     problems = []
     if not values:
         problems.append("values: expected one value or more, got none")

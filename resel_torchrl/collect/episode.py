@@ -1,4 +1,4 @@
-"""An episode on its way into the replay buffer, and what can be wrong with one."""
+"""An episode: its seed, its arrays while it is under way, its flat TensorDict."""
 
 from __future__ import annotations
 
@@ -9,23 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from tensordict import NestedKey, TensorDict
-from torchrl.data import ReplayBuffer
 
-from resel_torchrl.errors import RunError
-from resel_torchrl.modules import ContextEncoder
+from resel_torchrl.collect.acting import RecurrentPolicy
 
 __all__ = [
     "Counters",
     "EpisodeResult",
-    "another_episode",
-    "check_memory",
-    "check_same",
+    "episode_arrays",
     "episode_seed",
+    "episodes_under_way",
     "flat_episode",
     "read_measures",
-    "read_vector_measures",
-    "store_episode",
-    "too_long",
 ]
 
 
@@ -46,47 +40,25 @@ class EpisodeResult:
 
 
 class Counters(NamedTuple):
-    """Where a collector is: steps, finished episodes, step of the episode or −1.
+    """Where a collector is.
 
-    >>> Counters(steps=230, episodes=1, t=30).t
-    30
+    `steps` are those of all N environments; `episodes` and `t` are tuples over
+    environments: finished (or given up) episodes, and the step of the one under way, −1
+    between two episodes.
     """
 
     steps: int
-    episodes: int
-    t: int
+    episodes: tuple[int, ...]
+    t: tuple[int, ...]
+
+    def in_random_phase(self, random_steps: int) -> bool:
+        """Whether an episode under way, or the next one, began in the random phase."""
+        return self.steps - len(self.t) * max(0, *self.t) < random_steps
 
 
-def read_measures(info: Mapping[str, Any]) -> dict[str, float]:
-    """What an environment measured of the episode that ended.
-
-    Args:
-        info: Of the step that ended it; the measures are under `"measures"`.
-
-    >>> read_measures({"measures": {"success": np.float32(1)}}), read_measures({})
-    ({'success': 1.0}, {})
-    """
-    return {k: float(value) for k, value in info.get("measures", {}).items()}
-
-
-def read_vector_measures(infos: Mapping[str, Any], i: int) -> dict[str, float]:
-    """The same for environment i of a Gymnasium vector environment.
-
-    Args:
-        infos: Of the step of all of them: an array per name, and under `_name` which
-            of its entries are set.
-        i: Number of the environment.
-
-    >>> at = {"success": np.array([0, 1.0]), "_success": np.array([False, True])}
-    >>> read_vector_measures({"measures": at}, 1), read_vector_measures({}, 0)
-    ({'success': 1.0}, {})
-    """
-    measures = infos.get("measures", {})
-    return {
-        name: float(values[i])
-        for name, values in measures.items()
-        if not name.startswith("_") and measures[f"_{name}"][i]
-    }
+def read_measures(info: Mapping[str, Any], name: str = "measures") -> dict[str, float]:
+    """What an info says of the episode under `"measures"`, or of its `"task"`."""
+    return {k: float(value) for k, value in info.get(name, {}).items()}
 
 
 def episode_seed(run_seed: int, env_index: int, episode: int) -> int:
@@ -97,6 +69,70 @@ def episode_seed(run_seed: int, env_index: int, episode: int) -> int:
     """
     sequence = np.random.SeedSequence([run_seed, env_index, episode])
     return int(sequence.generate_state(1)[0] >> 1)
+
+
+def episode_arrays(
+    policy: RecurrentPolicy, horizon: int, *, store_memory: bool, shared: bool = False
+) -> dict[str, torch.Tensor]:
+    """Room for an episode of each of a policy's environments.
+
+    Args:
+        policy: Acts in them.
+        horizon: Longest episode, in steps.
+        store_memory: Whether there is room for hidden states.
+        shared: Whether other processes are to see it.
+
+    Returns:
+        `observations [N, horizon + 1, O]`, `actions [N, horizon, A]`, `rewards [N,
+        horizon]` and with `store_memory` `memories [N, horizon, S]`, the hidden state
+        before each step.
+
+    Raises:
+        ValueError: If the encoder has no hidden state to store.
+    """
+    sizes = {
+        "observations": (horizon + 1, policy.observation_size),
+        "actions": (horizon, policy.action_size),
+        "rewards": (horizon,),
+    }
+    if store_memory:
+        sizes["memories"] = (horizon, policy.encoder.state_size)
+        if not policy.encoder.state_size:
+            raise ValueError(
+                "expected an encoder with a memory to store, got one without "
+                "(state_size 0); choose a recurrent core, or store_memory=False."
+            )
+    arrays = {k: torch.zeros(policy.num_envs, *size) for k, size in sizes.items()}
+    if shared:
+        for array in arrays.values():
+            array.share_memory_()
+    return arrays
+
+
+def episodes_under_way(
+    arrays: Mapping[str, torch.Tensor], counters: Counters, seed: int, env_index: int
+) -> dict[str, np.ndarray]:
+    """What there is of the episodes under way.
+
+    Returns:
+        `seed`, `length`, `observations`, `actions`, `rewards`; of several environments
+        a row for each, with zeros after its end.
+    """
+    lengths = [max(t, 0) for t in counters.t]
+    found = {
+        "seed": np.array(
+            [
+                episode_seed(seed, env_index + i, number)
+                for i, number in enumerate(counters.episodes)
+            ]
+        ),
+        "length": np.array(lengths),
+    }
+    for name, extra in (("observations", 1), ("actions", 0), ("rewards", 0)):
+        part = found[name] = arrays[name][:, : max(lengths) + extra].numpy().copy()
+        for i, length in enumerate(lengths):
+            part[i, length + extra :] = 0.0
+    return {k: x[0] for k, x in found.items()} if len(lengths) == 1 else found
 
 
 def flat_episode(
@@ -115,8 +151,8 @@ def flat_episode(
         rewards: `[T]`.
         terminated: Whether the last transition reached a terminal state.
         truncated: Whether the last transition met a limit; values bootstrap there.
-        memories: Memory of an encoder before each step, `[T, state_size]`, by the key
-            that it reads it from.
+        memories: Hidden state of an encoder before each step, `[T, state_size]`, by the
+            key that it reads it from.
 
     >>> import numpy as np
     >>> flat = flat_episode(
@@ -147,106 +183,3 @@ def flat_episode(
         },
         [length],
     )
-
-
-def store_episode(
-    replay_buffer: ReplayBuffer,
-    observations: np.ndarray,
-    actions: np.ndarray,
-    rewards: np.ndarray,
-    terminated: bool,
-    truncated: bool,
-    seed: int,
-    memories: Mapping[NestedKey, np.ndarray] | None = None,
-) -> None:
-    """Hands a finished episode to the replay buffer, by one `extend`.
-
-    Args:
-        replay_buffer: Where it goes.
-        observations: As for :func:`flat_episode`, and so on.
-        actions: Likewise.
-        rewards: Likewise.
-        terminated: Likewise.
-        truncated: Likewise.
-        seed: Its seed, for the error.
-        memories: As for :func:`flat_episode`.
-
-    Raises:
-        FloatingPointError: If a number is not finite; the buffer is left alone.
-
-    >>> from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-    >>> buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(10))
-    >>> ones = np.ones((3, 1), "f4")
-    >>> store_episode(buffer, ones, ones[:2], ones[:2, 0], True, False, seed=7)
-    >>> len(buffer)
-    2
-    """
-    for name, values in (("observation", observations), ("reward", rewards)):
-        if not np.isfinite(values).all():
-            raise FloatingPointError(
-                f"expected finite numbers from the environment, got a {name} that is "
-                f"not, in the episode from seed {seed}."
-            )
-    replay_buffer.extend(
-        flat_episode(observations, actions, rewards, terminated, truncated, memories)
-    )
-
-
-def check_memory(encoder: ContextEncoder) -> None:
-    """Looks whether an encoder has a memory to store.
-
-    Raises:
-        ValueError: If it has none.
-
-    >>> check_memory(ContextEncoder({"observation": 3}, "gru"))
-    """
-    if not encoder.state_size:
-        raise ValueError(
-            "expected an encoder with a memory to store, got one without (state_size "
-            "0); choose a recurrent core, or store_memory=False."
-        )
-
-
-def too_long(horizon: int) -> RuntimeError:
-    """The error of an episode that goes on past the horizon.
-
-    >>> print(too_long(2))
-    expected episodes of at most 2 steps, got a longer one; give the true horizon \
-(env.horizon=NUMBER).
-    """
-    return RuntimeError(
-        f"expected episodes of at most {horizon} steps, got a longer one; give the "
-        "true horizon (env.horizon=NUMBER)."
-    )
-
-
-def another_episode(what: str) -> RunError:
-    """The error of an episode under way that does not repeat itself on resume.
-
-    >>> print(str(another_episode("it ended at step 3 of 5"))[:50])
-    expected the episode under way to repeat itself fr
-    """
-    return RunError(
-        "expected the episode under way to repeat itself from its seed and actions, "
-        f"but {what}; the environment (or its version) is not the one of the stored "
-        "run. Put that one back, or start a new run with another run_dir."
-    )
-
-
-def check_same(had: np.ndarray, got: np.ndarray, step: int) -> None:
-    """Compares the last observation that the policy had with the replayed one.
-
-    Not bit for bit: another machine may round otherwise.
-
-    Args:
-        had: `[observation_size]`.
-        got: Likewise.
-        step: Its number within the episode.
-
-    Raises:
-        RunError: If they differ.
-
-    >>> check_same(np.zeros(2), np.zeros(2), step=4)
-    """
-    if not np.allclose(had, got, rtol=1e-2, atol=1e-2):
-        raise another_episode(f"its observation {step} was {had} and is {got} now")

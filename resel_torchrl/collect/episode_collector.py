@@ -1,84 +1,86 @@
-"""Collecting whole episodes from one environment into the replay buffer."""
+"""Collecting whole episodes from N environments into the replay buffer."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
 from torchrl.data import ReplayBuffer
 
-from resel_torchrl.collect.acting import RecurrentPolicy, VectorPolicy
+from resel_torchrl.collect.acting import RecurrentPolicy
 from resel_torchrl.collect.curriculum import Curriculum
+from resel_torchrl.collect.env_batch import batched
 from resel_torchrl.collect.episode import (
     Counters,
     EpisodeResult,
-    another_episode,
-    check_memory,
-    check_same,
+    episode_arrays,
     episode_seed,
+    episodes_under_way,
+    flat_episode,
     read_measures,
-    read_vector_measures,
-    store_episode,
-    too_long,
 )
+from resel_torchrl.errors import RunError
 
-__all__ = [
-    "Collector",
-    "RandomStart",
-    "VectorCollector",
-]
+__all__ = ["EpisodeCollector", "RandomStart"]
 
 
-class Collector:
-    """Steps one environment and hands each finished episode to the replay buffer whole.
+class EpisodeCollector:
+    """Steps N environments together; each episode goes to the replay buffer whole.
 
-    The first `random_steps` steps take uniformly random actions; the episode under way
-    at that point is finished the same way. Later episodes begin with 0 to
-    `random_start_steps` random actions, a number drawn uniformly, which the policy
-    watches. Episode i starts from `episode_seed(seed, env_index, i)`.
+    One :meth:`step` makes N environment steps. Episode i of environment k starts from
+    `episode_seed(seed, env_index + k, i)`, however long the episodes of the others are.
+
+    An episode that begins within the first `random_steps` steps takes uniformly random
+    actions to its end. Later ones begin with 0 to `random_start_steps` random actions,
+    a number drawn uniformly, which the policy watches.
 
     Args:
         env: Gymnasium environment: float32 observations; actions in [−1, 1], or
-            discrete.
-        policy: Acts, after the random phase.
-        replay_buffer: Gets one `extend` per episode.
+            discrete. Or a vector of them that are not reset by themselves
+            (:func:`resel_torchrl.envs.vectorize`).
+        policy: Acts, after the random phase; for as many environments.
+        replay_buffer: Gets one `extend` per episode, in the order in which they end
+            and, of those that end together, of the environments.
         horizon: Longest episode, in steps.
         seed: Seed of the run.
-        random_steps: Steps of the random phase.
+        random_steps: Steps of the random phase, over all environments.
         random_start_steps: Most random steps at the start of each episode after it.
-        env_index: Number of this environment within the run.
-        store_memory: Whether to store, under the encoder's `state_key`, its memory
-            before each step: zeros at an episode's first. In the random phase the
-            encoder then watches, so that its memory is there too.
+        env_index: Number of the first environment within the run.
+        store_memory: Whether to store, under the encoder's `state_key`, its hidden
+            state before each step: zeros at an episode's first. In the random phase the
+            encoder then watches, so that its state is there too.
         curriculum: Gives the options of each episode's `reset`; none without.
+        arrays: Where the episodes under way are kept; memory of its own by default.
+
+    Attributes:
+        steps: Environment steps made.
 
     Raises:
-        ValueError: If the memory of an encoder without one is to be stored.
+        ValueError: If the environments reset themselves, the policy is for another
+            number of them, or the hidden state of an encoder without one is to be
+            stored.
 
     >>> from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
     >>> from resel_torchrl.envs import make_gym
-    >>> from resel_torchrl.collect import RecurrentPolicy
     >>> from resel_torchrl.modules import make_agent
     >>> agent = make_agent(1, 1, core="gru", hidden_size=8, n_critics=2)
     >>> policy = RecurrentPolicy(agent.actor_encoder, agent.actor, 1, 1)
     >>> buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(1000))
     >>> env = make_gym("Pendulum-V-v0")
-    >>> collector = Collector(env, policy, buffer, horizon=200, seed=0, random_steps=1)
-    >>> results = [collector.step() for _ in range(200)]
-    >>> results[-1].length, len(buffer), collector.in_random_phase
-    (200, 200, False)
+    >>> collector = EpisodeCollector(env, policy, buffer, horizon=200, seed=0)
+    >>> ended = [result for _ in range(400) for result in collector.step()]
+    >>> [result.length for result in ended], collector.steps, len(buffer)
+    ([200, 200], 400, 400)
     """
-
-    copies = 1  # environment steps that one call makes
 
     def __init__(
         self,
-        env: gymnasium.Env,
+        env: gymnasium.Env | VectorEnv,
         policy: RecurrentPolicy,
         replay_buffer: ReplayBuffer,
         *,
@@ -89,330 +91,58 @@ class Collector:
         env_index: int = 0,
         store_memory: bool = False,
         curriculum: Curriculum | None = None,
+        arrays: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
+        self._envs = batched(env)
+        if policy.num_envs != self._envs.num_envs:
+            raise ValueError(
+                f"expected a policy for {self._envs.num_envs} environments, got one "
+                f"for {policy.num_envs}; make it with num_envs={self._envs.num_envs}."
+            )
         self.env = env
         self.policy = policy
+        self.num_envs = policy.num_envs
         self.replay_buffer = replay_buffer
         self.horizon = horizon
         self.seed = seed
         self.env_index = env_index
         self.random_steps = random_steps
         self.random_start_steps = random_start_steps
+        self.store_memory = store_memory
         self.curriculum = curriculum
         self.steps = 0
-        self.episodes = 0
-        self._observations = np.zeros((horizon + 1, policy.observation_size), "f4")
-        self._actions = np.zeros((horizon, policy.action_size), "f4")
-        self._rewards = np.zeros(horizon, "f4")
-        if store_memory:
-            check_memory(policy.encoder)
-            self._memories = np.zeros((horizon, policy.encoder.state_size), "f4")
-        self.store_memory = store_memory
-        self._return = 0.0
-        self._t = -1  # no episode under way
-        self._random = RandomStart(seed)
+        if arrays is None:
+            arrays = episode_arrays(policy, horizon, store_memory=store_memory)
+        self._arrays = arrays
+        self._in_flight = [_Episode(arrays, i) for i in range(self.num_envs)]
+        self._idle = list(range(self.num_envs))  # those whose next episode is to begin
+        self._observations = np.zeros((self.num_envs, policy.observation_size), "f4")
+        self._rewards = np.zeros(self.num_envs, "f4")
+
+    @property
+    def episodes(self) -> int:
+        """Finished (or given up) episodes of all environments."""
+        return sum(episode.number for episode in self._in_flight)
 
     @property
     def in_random_phase(self) -> bool:
-        """Whether the next step is of the random phase; an episode's start decides.
+        """Whether any environment is in the random phase in the next step.
 
-        Random starts do not count.
+        An episode's start decides. Random starts do not count.
         """
-        return self.steps - max(self._t, 0) < self.random_steps
+        return self.counters().in_random_phase(self.random_steps)
 
     @property
     def curriculum_measures(self) -> tuple[str, ...]:
         """What the result of an episode holds beside the environment's measures."""
         return () if self.curriculum is None else (self.curriculum.name,)
 
-    def step(self) -> EpisodeResult | None:
-        """Makes one environment step.
-
-        Returns:
-            The episode, if this step ended it; it is in the buffer then.
-
-        Raises:
-            RuntimeError: If the episode is longer than `horizon`.
-            FloatingPointError: If the environment gave a value that is not finite.
-        """
-        if self._t < 0:
-            self._start()
-        t = self._t
-        if t >= self.horizon:
-            raise too_long(self.horizon)
-        if self.store_memory:
-            self._memories[t] = self.policy.memory[0] if t else 0.0
-        at_random = t < self._random.steps
-        watching = self.store_memory or not self._random.whole
-        if watching:
-            reward = self._rewards[t - 1] if t else None
-            action = self.policy.act(
-                self._observations[t],
-                reward,
-                first=t == 0,
-                deterministic=True if at_random else None,  # which draws nothing
-            )
-        if at_random:
-            action = self._random.action(self.policy)
-            if watching:
-                self.policy.replace_action(action)
-        observation, reward, terminated, truncated, info = self.env.step(
-            self.policy.to_env(action)
-        )
-        self._actions[t] = action
-        self._observations[t + 1] = observation
-        self._rewards[t] = reward
-        self._return += float(reward)
-        self._t += 1
-        self.steps += 1
-        if not (terminated or truncated):
-            return None
-        return self._finish(terminated, truncated, read_measures(info))
-
-    def _start(self) -> None:
-        seed = episode_seed(self.seed, self.env_index, self.episodes)
-        whole = self.steps < self.random_steps
-        self._random = RandomStart(seed, self.random_start_steps, whole=whole)
-        options = None
-        if self.curriculum is not None:
-            options = self.curriculum.begin_episode(self.steps)
-        self._observations[0], _ = self.env.reset(seed=seed, options=options)
-        self._return = 0.0
-        self._t = 0
-
-    def _finish(
-        self, terminated: bool, truncated: bool, measures: dict[str, float]
-    ) -> EpisodeResult:
-        length = self._t
-        memories = None
-        if self.store_memory:
-            memories = {self.policy.encoder.state_key: self._memories[:length]}
-        store_episode(
-            self.replay_buffer,
-            self._observations[: length + 1],
-            self._actions[:length],
-            self._rewards[:length],
-            terminated,
-            truncated,
-            episode_seed(self.seed, self.env_index, self.episodes),
-            memories,
-        )
-        self.episodes += 1
-        self._t = -1
-        result = EpisodeResult(self._return, length, measures)
-        if self.curriculum is not None:
-            value = float(self.curriculum.value)
-            self.curriculum.end_episode(result)
-            measures[self.curriculum.name] = value
-        return result
-
     def counters(self) -> Counters:
-        """Where it is; `t` is −1 between two episodes."""
-        return Counters(self.steps, self.episodes, self._t)
-
-    def share_memory(self) -> dict[str, torch.Tensor]:
-        """Moves the arrays of the episode under way to memory that processes share.
-
-        Returns:
-            The arrays, for the :meth:`attach` of a collector in another process.
-        """
-        names = ["_observations", "_actions", "_rewards"]
-        names += ["_memories"] if self.store_memory else []
-        shared = {
-            name: torch.from_numpy(getattr(self, name)).share_memory_()
-            for name in names
-        }
-        self.attach(shared)
-        return shared
-
-    def attach(self, shared: Mapping[str, torch.Tensor]) -> None:
-        """Keeps the episode under way in the arrays that another collector shares."""
-        for name, array in shared.items():
-            setattr(self, name, array.numpy())
-
-    def close(self) -> None:
-        """Closes the environment."""
-        self.env.close()
-
-    def abandon_episode(self) -> dict[str, np.ndarray]:
-        """Gives up the episode under way; the next step starts another.
-
-        Returns:
-            What there was of it: `seed`, `observations`, `actions`, `rewards`.
-        """
-        length = max(self._t, 0)
-        seed = episode_seed(self.seed, self.env_index, self.episodes)
-        self.episodes += 1
-        self._t = -1
-        return {
-            "seed": np.array(seed),
-            "observations": self._observations[: length + 1].copy(),
-            "actions": self._actions[:length].copy(),
-            "rewards": self._rewards[:length].copy(),
-        }
-
-    def state_dict(self) -> dict[str, Any]:
-        """Counters, the policy's memory and the episode under way as its actions.
-
-        Memories to store are part of it: they cannot be had again once the weights have
-        changed.
-        """
-        length = max(self._t, 0)
-        stored = {}
-        if self.store_memory:
-            stored["memories"] = torch.from_numpy(self._memories[:length].copy())
-        if self.curriculum is not None:
-            stored["curriculum"] = self.curriculum.state_dict()
-        return stored | {
-            "steps": self.steps,
-            "episodes": self.episodes,
-            "under_way": self._t >= 0,
-            "random": self._random.whole,
-            "actions": torch.from_numpy(self._actions[:length].copy()),
-            "policy": self.policy.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes the counters back and replays the episode under way.
-
-        Raises:
-            RunError: If the environment ends the replayed episode early or shows other
-                observations: it is another one, or no function of seed and actions.
-        """
-        self.episodes = state["episodes"]
-        self._t = -1
-        if self.curriculum is not None:
-            self.curriculum.load_state_dict(state["curriculum"])
-        actions = state["actions"].numpy()
-        if state["under_way"]:
-            # Whether it is random was decided by the number of steps at its start.
-            self.steps = state["steps"] - len(actions)
-            self._start()
-            self._random.skip(self.policy, len(actions))
-            for t, action in enumerate(actions):
-                observation, reward, terminated, truncated, _ = self.env.step(
-                    self.policy.to_env(action)
-                )
-                self._actions[t] = action
-                self._observations[t + 1] = observation
-                self._rewards[t] = reward
-                self._return += float(reward)
-                self._t += 1
-                if terminated or truncated:
-                    raise another_episode(
-                        f"it ended at step {self._t} of {len(actions)}"
-                    )
-            if len(actions) and not self._random.whole:
-                had = state["policy"]["observation"][0].numpy()
-                last = len(actions) - 1
-                check_same(had, self._observations[last], last)
-        if self.store_memory:
-            self._memories[: len(actions)] = state["memories"].numpy()
-        self.steps = state["steps"]
-        self.policy.load_state_dict(state["policy"])
-
-
-class VectorCollector:
-    """Steps N environments together; each episode goes to the replay buffer whole.
-
-    One :meth:`step` makes N environment steps. Episode i of environment k starts from
-    `episode_seed(seed, k, i)`, so what an environment shows does not depend on how long
-    the episodes of the others are. Which episodes take random actions is decided at
-    their start, by the number of steps made: each environment finishes its random
-    episode at random, then acts.
-
-    Args:
-        envs: Environments that are not reset by themselves
-            (:func:`resel_torchrl.envs.vectorize`), each as for
-            :class:`~resel_torchrl.training.Collector`.
-        policy: Acts, after the random phase; for as many environments.
-        replay_buffer: Gets one `extend` per episode, in the order in which they end
-            and, of those that end together, of the environments.
-        horizon: Longest episode, in steps.
-        seed: Seed of the run.
-        random_steps: Steps of the random phase, over all environments.
-        random_start_steps: As of :class:`~resel_torchrl.training.Collector`.
-        store_memory: As of :class:`~resel_torchrl.training.Collector`.
-
-    Raises:
-        ValueError: If the environments reset themselves, the policy is for another
-            number of them, or an encoder without memory is to have it stored.
-
-    >>> import functools
-    >>> from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-    >>> from resel_torchrl.envs import make_gym, vectorize
-    >>> from resel_torchrl.modules import make_agent
-    >>> agent = make_agent(1, 1, core="gru", hidden_size=8, n_critics=2)
-    >>> policy = VectorPolicy(agent.actor_encoder, agent.actor, 1, 1, copies=2)
-    >>> envs = vectorize([functools.partial(make_gym, "Pendulum-V-v0")] * 2)
-    >>> buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(1000))
-    >>> collector = VectorCollector(envs, policy, buffer, horizon=200, seed=0)
-    >>> results = [collector.step() for _ in range(200)]
-    >>> [result.length for result in results[-1]], collector.steps, len(buffer)
-    ([200, 200], 400, 400)
-    """
-
-    def __init__(
-        self,
-        envs: VectorEnv,
-        policy: VectorPolicy,
-        replay_buffer: ReplayBuffer,
-        *,
-        horizon: int,
-        seed: int,
-        random_steps: int = 0,
-        random_start_steps: int = 0,
-        store_memory: bool = False,
-    ) -> None:
-        mode = envs.metadata.get("autoreset_mode")
-        if mode != AutoresetMode.DISABLED:
-            raise ValueError(
-                "expected environments with AutoresetMode.DISABLED, as their episodes "
-                f"get their seeds here, got {mode}; make them with "
-                "resel_torchrl.envs.vectorize."
-            )
-        if policy.copies != envs.num_envs:
-            raise ValueError(
-                f"expected a policy for {envs.num_envs} environments, got one for "
-                f"{policy.copies}; make it with copies={envs.num_envs}."
-            )
-        self.envs = envs
-        self.policy = policy
-        self.replay_buffer = replay_buffer
-        self.horizon = horizon
-        self.seed = seed
-        self.random_steps = random_steps
-        self.random_start_steps = random_start_steps
-        self.copies = copies = envs.num_envs
-        self.steps = 0
-        self._episodes = np.zeros(copies, int)
-        sizes = policy.observation_size, policy.action_size
-        self._observations = np.zeros((copies, horizon + 1, sizes[0]), "f4")
-        self._actions = np.zeros((copies, horizon, sizes[1]), "f4")
-        self._rewards = np.zeros((copies, horizon), "f4")
-        if store_memory:
-            check_memory(policy.encoder)
-            shape = copies, horizon, policy.encoder.state_size
-            self._memories = np.zeros(shape, "f4")
-        self.store_memory = store_memory
-        self._returns = np.zeros(copies)
-        self._t = np.full(copies, -1)  # no episode under way
-        self._random = [RandomStart(seed) for _ in range(copies)]
-
-    curriculum_measures = ()  # a stage would begin in the midst of the others' episodes
-
-    @property
-    def episodes(self) -> int:
-        """Finished (or given up) episodes of all environments."""
-        return int(self._episodes.sum())
-
-    @property
-    def in_random_phase(self) -> bool:
-        """Whether any environment is in the random phase in the next step."""
-        new = self._t < 0
-        at_random = [random.whole for random in self._random]
-        return any(at_random & ~new) or (
-            self.steps < self.random_steps and bool(new.any())
+        """Where it is."""
+        return Counters(
+            self.steps,
+            tuple(episode.number for episode in self._in_flight),
+            tuple(episode.t for episode in self._in_flight),
         )
 
     def step(self) -> list[EpisodeResult]:
@@ -426,104 +156,121 @@ class VectorCollector:
                 environments has died.
             FloatingPointError: If an environment gave a value that is not finite.
         """
-        self._start(self._t < 0)
-        if (self._t >= self.horizon).any():
-            raise too_long(self.horizon)
-        rows, t = np.arange(self.copies), self._t
-        actions = self._act(rows, t)
-        observations, rewards, terminated, truncated, infos = self.envs.step(
+        if self._idle:
+            self._begin_episodes()
+        in_flight, actions = self._in_flight, self._act()
+        for i, episode in enumerate(in_flight):
+            if episode.t >= self.horizon:
+                raise RuntimeError(
+                    f"expected episodes of at most {self.horizon} steps, got a longer "
+                    "one; give the true horizon (env.horizon=NUMBER)."
+                )
+            episode.actions[episode.t] = actions[i]
+        observations, rewards, terminated, truncated, infos = self._envs.step(
             self.policy.to_env(actions)
         )
-        self._record(rows, actions, observations, rewards)
-        self.steps += self.copies
+        self.steps += self.num_envs
+        for i, episode in enumerate(in_flight):
+            episode.record(observations[i], rewards[i])
         return [
             self._finish(
-                i,
-                bool(terminated[i]),
-                bool(truncated[i]),
-                read_vector_measures(infos, i),
+                i, bool(terminated[i]), bool(truncated[i]), self._envs.info(infos, i)
             )
-            for i in np.flatnonzero(terminated | truncated)
+            for i in range(self.num_envs)
+            if terminated[i] or truncated[i]
         ]
 
-    def _start(self, new: np.ndarray) -> None:
-        """Begins the next episode of the environments in the mask."""
-        if not new.any():
-            return
-        seeds = [self._seed(i) if new[i] else None for i in range(self.copies)]
-        observations, _ = self.envs.reset(seed=seeds, options={"reset_mask": new})
-        whole, most = self.steps < self.random_steps, self.random_start_steps
-        for i in np.flatnonzero(new):
-            self._random[i] = RandomStart(seeds[i], most, whole=whole)
-        self._observations[new, 0] = observations[new]
-        self._returns[new] = 0.0
-        self._t[new] = 0
+    def _begin_episodes(self) -> None:
+        at_random = self.steps < self.random_steps
+        options = None
+        if self.curriculum is not None:
+            options = self.curriculum.begin_episode(self.steps)
+        for i in self._idle:
+            self._prepare(i, at_random, options)
+        self._reset(self._idle)
+        self._idle = []
 
-    def _seed(self, i: int) -> int:
-        """Seed of the episode that environment i is at, or begins next."""
-        return episode_seed(self.seed, i, int(self._episodes[i]))
+    def _prepare(self, i: int, at_random: bool, options: dict | None) -> None:
+        """Decide what the next episode of environment `i` begins with."""
+        episode, most = self._in_flight[i], self.random_start_steps
+        episode.seed = episode_seed(self.seed, self.env_index + i, episode.number)
+        episode.random = RandomStart(episode.seed, most, whole=at_random)
+        episode.options = options
 
-    def _act(self, rows: np.ndarray, t: np.ndarray) -> np.ndarray:
+    def _reset(self, numbers: Iterable[int]) -> None:
+        """Begin the episodes that these environments are prepared for."""
+        in_flight = self._in_flight
+        starts = {i: (in_flight[i].seed, in_flight[i].options) for i in numbers}
+        for i, (observation, _) in self._envs.reset(starts).items():
+            in_flight[i].begin(observation)
+            self.policy.first[i] = True
+
+    def _act(self) -> np.ndarray:
         """The actions `[N, action_size]`, random or the policy's."""
-        at_random = all(random.whole for random in self._random)
-        if self.store_memory:
-            before = np.where(t[:, None] > 0, self.policy.memory, 0.0)
-            self._memories[rows, t] = before
-        if at_random and not self.store_memory:
-            actions = np.empty((self.copies, self.policy.action_size), "f4")
+        episodes, policy = self._in_flight, self.policy
+        at_random = [episode.t < episode.random.steps for episode in episodes]
+        if not any(at_random):
+            return self._policy_actions(None)
+        watching = self.store_memory or not all(e.random.whole for e in episodes)
+        if watching:  # where no action is taken, none is drawn
+            actions = self._policy_actions(True if all(at_random) else None)
         else:
-            actions = self.policy.act(
-                self._observations[rows, t],
-                self._rewards[rows, np.maximum(t - 1, 0)],
-                first=t == 0,
-                deterministic=True if at_random else None,  # which draws nothing
-            )
-        for i, random in enumerate(self._random):
-            if t[i] < random.steps:
-                actions[i] = random.action(self.policy)
-        if self.store_memory or not at_random:
-            self.policy.replace_action(actions)
+            actions = np.empty((self.num_envs, policy.action_size), "f4")
+        for i, episode in enumerate(episodes):
+            if at_random[i]:
+                actions[i] = episode.random.action(policy)
+        if watching:
+            policy.replace_action(actions)
         return actions
 
-    def _record(
-        self,
-        rows: np.ndarray,
-        actions: np.ndarray,
-        observations: np.ndarray,
-        rewards: np.ndarray,
-    ) -> None:
-        """Takes down a step of the environments in `rows`; arguments are `[N, …]`."""
-        t = self._t[rows]
-        self._actions[rows, t] = actions[rows]
-        self._observations[rows, t + 1] = observations[rows]
-        self._rewards[rows, t] = rewards[rows]
-        self._returns[rows] += rewards[rows]
-        self._t[rows] += 1
+    def _policy_actions(self, deterministic: bool | None) -> np.ndarray:
+        if self.store_memory:
+            for episode, memory in zip(
+                self._in_flight, self.policy.memory, strict=True
+            ):
+                episode.memories[episode.t] = memory if episode.t else 0.0
+        for i, episode in enumerate(self._in_flight):
+            t = episode.t
+            self._observations[i] = episode.observations[t]
+            self._rewards[i] = episode.rewards[t - 1]  # not read where t is 0
+        return self.policy.act(
+            self._observations, self._rewards, deterministic=deterministic
+        )
 
     def _finish(
-        self, i: int, terminated: bool, truncated: bool, measures: dict[str, float]
+        self, i: int, terminated: bool, truncated: bool, info: Mapping[str, Any]
     ) -> EpisodeResult:
-        length = int(self._t[i])
+        episode = self._in_flight[i]
+        length = episode.t
+        observations = episode.observations[: length + 1]
+        rewards = episode.rewards[:length]
+        for name, values in (("observation", observations), ("reward", rewards)):
+            if not np.isfinite(values).all():
+                raise FloatingPointError(
+                    f"expected finite numbers from the environment, got a {name} that "
+                    f"is not, in the episode from seed {episode.seed}."
+                )
         memories = None
         if self.store_memory:
-            memories = {self.policy.encoder.state_key: self._memories[i, :length]}
-        store_episode(
-            self.replay_buffer,
-            self._observations[i, : length + 1],
-            self._actions[i, :length],
-            self._rewards[i, :length],
-            terminated,
-            truncated,
-            self._seed(i),
-            memories,
+            memories = {self.policy.encoder.state_key: episode.memories[:length]}
+        actions = episode.actions[:length]
+        self.replay_buffer.extend(
+            flat_episode(
+                observations, actions, rewards, terminated, truncated, memories
+            )
         )
-        self._episodes[i] += 1
-        self._t[i] = -1
-        return EpisodeResult(float(self._returns[i]), length, measures)
+        episode.give_up()
+        self._idle.append(i)
+        result = EpisodeResult(episode.total, length, read_measures(info))
+        if self.curriculum is not None:
+            value = float(episode.options[self.curriculum.option])
+            result.measures[self.curriculum.name] = value
+            self.curriculum.end_episode(result)
+        return result
 
     def close(self) -> None:
         """Closes the environments."""
-        self.envs.close()
+        self.env.close()
 
     def abandon_episode(self) -> dict[str, np.ndarray]:
         """Gives up the episodes under way; the next step starts others.
@@ -532,97 +279,141 @@ class VectorCollector:
         had come in that step.
 
         Returns:
-            What there was of them, a row for each environment: `seed`, `length`,
-            `observations`, `actions`, `rewards`, with zeros after the end.
+            What there was of them: `seed`, `length`, `observations`, `actions`,
+            `rewards`; of several environments a row for each, with zeros after its end.
         """
-        lengths = np.maximum(self._t, 0)
-        seeds = [self._seed(i) for i in range(self.copies)]
-        longest = int(lengths.max())
-        parts = {
-            "observations": self._observations[:, : longest + 1].copy(),
-            "actions": self._actions[:, :longest].copy(),
-            "rewards": self._rewards[:, :longest].copy(),
-        }
-        for name, part in parts.items():
-            for i, length in enumerate(lengths):
-                part[i, length + (name == "observations") :] = 0.0
-        self._episodes += 1
-        self._t[:] = -1
-        return {"seed": np.array(seeds), "length": lengths, **parts}
+        found = episodes_under_way(
+            self._arrays, self.counters(), self.seed, self.env_index
+        )
+        for episode in self._in_flight:
+            episode.give_up()
+        self._idle = list(range(self.num_envs))
+        return found
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters, the policy's memories and each episode under way as its actions."""
-        lengths = np.maximum(self._t, 0)
-        stored = {}
-        if self.store_memory:
-            stored["memories"] = [
-                torch.from_numpy(self._memories[i, :length].copy())
-                for i, length in enumerate(lengths)
-            ]
-        return stored | {
+        """Counters, the policy's state and each episode under way as its actions.
+
+        Hidden states to store are part of it: they cannot be had again once the weights
+        have changed.
+        """
+        return {
             "steps": self.steps,
-            "episodes": self._episodes.tolist(),
-            "under_way": (self._t >= 0).tolist(),
-            "random": [random.whole for random in self._random],
-            "actions": [
-                torch.from_numpy(self._actions[i, :length].copy())
-                for i, length in enumerate(lengths)
-            ],
+            "in_flight": [episode.state_dict() for episode in self._in_flight],
             "policy": self.policy.state_dict(),
+            "curriculum": self.curriculum and self.curriculum.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes the counters back and replays the episodes under way, all together.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes the counters back and replays the episodes under way.
 
         Raises:
             RunError: If an environment ends a replayed episode early or shows other
                 observations: it is another one, or no function of seed and actions.
         """
         self.steps = state["steps"]
-        self._episodes[:] = state["episodes"]
-        self._t[:] = -1
-        actions = [part.numpy() for part in state["actions"]]
-        under_way = np.array(state["under_way"])
-        if under_way.any():
-            self._replay(actions, under_way)
-        for i, at_random in enumerate(state["random"]):
-            # As _start decided it, which _replay could not know.
-            seed, most = self._seed(i), self.random_start_steps
-            self._random[i] = RandomStart(seed, most, whole=at_random)
-            self._random[i].skip(self.policy, len(actions[i]))
-            if len(actions[i]) and not at_random:
-                had = state["policy"]["observation"][i].numpy()
-                last = len(actions[i]) - 1
-                check_same(had, self._observations[i, last], last)
-        if self.store_memory:
-            for i, memories in enumerate(state["memories"]):
-                self._memories[i, : len(memories)] = memories.numpy()
-        self.policy.load_state_dict(state["policy"])
+        if self.curriculum is not None:
+            self.curriculum.load_state_dict(state["curriculum"])
+        self._replay(state["in_flight"])
+        if state["policy"] is None:
+            self.policy.reset()
+        else:
+            self.policy.load_state_dict(state["policy"])
 
-    def _replay(self, actions: Sequence[np.ndarray], under_way: np.ndarray) -> None:
-        """Brings each environment to where its actions lead from its seed.
+    def _replay(self, stored: Sequence[Mapping[str, Any]]) -> None:
+        """Bring each environment to where its actions lead from its seed.
 
         They can only be stepped together, and are to be there together: one with fewer
-        actions waits, in episodes that count for nothing, and starts anew in time.
+        actions waits, in episodes that are not recorded, and begins its own in time.
         """
-        lengths = np.array([len(part) for part in actions])
-        longest = int(lengths.max())
-        self._start(np.ones(self.copies, bool))
-        ended = np.zeros(self.copies, bool)
-        batch = np.zeros((self.copies, self.policy.action_size), "f4")
+        lengths = [len(state["actions"]) for state in stored]
+        longest = max(lengths)
+        for i, state in enumerate(stored):
+            self._in_flight[i].number = state["number"]
+            at_random = self.steps - self.num_envs * lengths[i] < self.random_steps
+            self._prepare(i, at_random, state["options"])
+        actions = np.zeros((self.num_envs, self.policy.action_size), "f4")
+        ended = [True] * self.num_envs
         for step in range(longest):
-            own = step - (longest - lengths)  # below 0 it waits
-            self._start(ended | (own == 0) if step else ended)
-            for i in np.flatnonzero(own >= 0):
-                batch[i] = actions[i][own[i]]
-            observations, rewards, terminated, truncated, _ = self.envs.step(
-                self.policy.to_env(batch)
+            own = [step - (longest - length) for length in lengths]  # below 0: waits
+            begin = [i for i, t in enumerate(own) if ended[i] or t == 0]
+            if begin:
+                self._reset(begin)
+            for i, t in enumerate(own):
+                if t >= 0:
+                    actions[i] = stored[i]["actions"][t]
+            observations, rewards, terminated, truncated, _ = self._envs.step(
+                self.policy.to_env(actions)
             )
-            ended = terminated | truncated
-            self._record(np.flatnonzero(own >= 0), batch, observations, rewards)
-            for i in np.flatnonzero(ended & (own >= 0)):
-                raise another_episode(f"it ended at step {own[i] + 1} of {lengths[i]}")
-        self._t[~under_way] = -1
+            ended = [a or b for a, b in zip(terminated, truncated, strict=True)]
+            for i, t in enumerate(own):
+                if t >= 0:
+                    self._in_flight[i].actions[t] = actions[i]
+                    self._in_flight[i].record(observations[i], rewards[i])
+                    if ended[i]:
+                        what = f"it ended at step {t + 1} of {lengths[i]}"
+                        raise _another_episode(what)
+        for episode, state in zip(self._in_flight, stored, strict=True):
+            episode.take_over(state, self.policy)
+        self._idle = [i for i, length in enumerate(lengths) if not length]
+
+
+class _Episode:
+    """The episode under way of one environment, on its row of the arrays."""
+
+    def __init__(self, arrays: Mapping[str, torch.Tensor], i: int) -> None:
+        self.observations = arrays["observations"][i].numpy()
+        self.actions = arrays["actions"][i].numpy()
+        self.rewards = arrays["rewards"][i].numpy()
+        memories = arrays.get("memories")
+        self.memories = None if memories is None else memories[i].numpy()
+        self.number = 0  # of the environment's episodes
+        self.t = -1  # none under way
+        self.total = 0.0
+        self.seed = 0
+        self.random = RandomStart(0)
+        self.options: dict[str, Any] | None = None
+
+    def begin(self, observation: np.ndarray) -> None:
+        self.observations[0] = observation
+        self.total, self.t = 0.0, 0
+
+    def record(self, observation: np.ndarray, reward: float) -> None:
+        t = self.t
+        self.observations[t + 1] = observation
+        self.rewards[t] = reward
+        self.total += float(reward)
+        self.t = t + 1
+
+    def give_up(self) -> None:
+        self.number += 1
+        self.t = -1
+
+    def state_dict(self) -> dict[str, Any]:
+        length = max(self.t, 0)
+        state = {
+            "number": self.number,
+            "options": self.options if length else None,
+            "actions": torch.from_numpy(self.actions[:length].copy()),
+            "observation": torch.from_numpy(self.observations[length].copy()),
+        }
+        if self.memories is not None:
+            state["memories"] = torch.from_numpy(self.memories[:length].copy())
+        return state
+
+    def take_over(self, state: Mapping[str, Any], policy: RecurrentPolicy) -> None:
+        """Take what a replay does not give; compare what it gave."""
+        length = len(state["actions"])
+        if not length:
+            self.t = -1
+            return
+        self.random.advance(length, policy)
+        if self.memories is not None:
+            self.memories[:length] = state["memories"].numpy()
+        had, got = state["observation"].numpy(), self.observations[length]
+        # Not bit for bit: another machine may round otherwise.
+        if not np.allclose(had, got, rtol=1e-2, atol=1e-2, equal_nan=True):
+            what = f"its observation {length} was {had} and is {got} now"
+            raise _another_episode(what)
 
 
 class RandomStart:
@@ -639,10 +430,6 @@ class RandomStart:
     Attributes:
         steps: Steps, from the first, that take a random action.
         whole: Whether these are all.
-
-    >>> start = RandomStart(seed=0, most=9)
-    >>> start.steps, start.whole, RandomStart(seed=0, most=0).steps
-    (5, False, 0)
     """
 
     def __init__(self, seed: int, most: int = 0, *, whole: bool = False) -> None:
@@ -659,7 +446,15 @@ class RandomStart:
         """The next random action, `[action_size]`."""
         return policy.random_action(self._generator)
 
-    def skip(self, policy: RecurrentPolicy, steps: int) -> None:
-        """Draws what an episode of so many steps has drawn."""
-        for _ in range(min(steps, self.steps)):
+    def advance(self, length: int, policy: RecurrentPolicy) -> None:
+        """Advances the generator past the first `length` steps of an episode."""
+        for _ in range(min(length, self.steps)):
             self.action(policy)
+
+
+def _another_episode(what: str) -> RunError:
+    return RunError(
+        "expected the episode under way to repeat itself from its seed and actions, "
+        f"but {what}; the environment (or its version) is not the one of the stored "
+        "run. Put that one back, or start a new run with another run_dir."
+    )

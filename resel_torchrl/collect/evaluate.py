@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,21 +16,12 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from resel_torchrl._random import untouched_generators
-from resel_torchrl.collect.episode import (
-    EpisodeResult,
-    episode_seed,
-    read_measures,
-    read_vector_measures,
-)
+from resel_torchrl.collect.env_batch import batched
+from resel_torchrl.collect.episode import EpisodeResult, episode_seed, read_measures
 
-__all__ = [
-    "Evaluation",
-    "evaluate",
-    "evaluate_vector",
-    "write_evaluation",
-]
+__all__ = ["Evaluation", "evaluate", "write_evaluation"]
 
-Policy = Callable[..., np.ndarray | int]
+Policy = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -73,24 +65,39 @@ class Evaluation:
 
 
 def evaluate(
-    env: gymnasium.Env, policy: Policy, *, episodes: int, seed: int, n_tasks: int = 0
+    env: gymnasium.Env | VectorEnv,
+    policy: Policy,
+    *,
+    episodes: int,
+    seed: int,
+    n_tasks: int = 0,
 ) -> Evaluation:
     """Runs whole episodes with the mode of the policy.
 
+    One of several environments that is done with an episode begins the next one that
+    nobody has begun; with none left it repeats another, which is not counted.
+
     Args:
-        env: Environment of the evaluation's own.
-        policy: Called as `policy(observation, reward, first=..., deterministic=True)`.
+        env: Environment of the evaluation's own, or a vector of them that are not reset
+            by themselves (:func:`resel_torchrl.envs.vectorize`).
+        policy: Called as `policy(observation, reward, first=..., deterministic=True)`;
+            with a vector on arrays `[N, ...]`, else on those of one environment. The
+            reward is None before the first step.
         episodes: Number of episodes.
-        seed: Episode i starts from `episode_seed(seed, 0, i)`, whatever the run.
+        seed: Episode i starts from `episode_seed(seed, 0, i)`, whatever the run and
+            whichever environment it is run in.
         n_tasks: Number of tasks that the environment's `reset` chooses from by
             `options={"task": number}`: episode i takes task i modulo this. With 0 the
             environment chooses by itself.
 
     Returns:
-        What came of each.
+        What came of each, in the order of the episodes' numbers.
 
-    >>> from resel_torchrl.envs import make_gym
+    Raises:
+        ValueError: If there is no episode, or the environments reset themselves.
+
     >>> from resel_torchrl.collect import RecurrentPolicy
+    >>> from resel_torchrl.envs import make_gym
     >>> from resel_torchrl.modules import make_agent
     >>> agent = make_agent(1, 1, core="gru", hidden_size=8, n_critics=2)
     >>> policy = RecurrentPolicy(agent.actor_encoder, agent.actor, 1, 1)
@@ -99,121 +106,79 @@ def evaluate(
     >>> first == evaluate(env, policy, episodes=2, seed=1)
     True
     """
-    _check_episodes(episodes)
-    results, tasks = [], []
+    if episodes < 1:
+        raise ValueError(f"expected at least 1 episode, got {episodes}; give more.")
+    envs = batched(env)
+    if not isinstance(env, VectorEnv):
+        policy = _one_at_a_time(policy)
+    numbers = itertools.count()  # of episodes begun; from `episodes` on not counted
+    running = [_Run() for _ in range(envs.num_envs)]
+    results: dict[int, EpisodeResult] = {}
+    tasks: dict[int, dict[str, float]] = {}
+    observations: list[Any] = [None for _ in running]
+    rewards, first = None, np.ones(envs.num_envs, bool)
     with untouched_generators():
-        for episode in range(episodes):
-            observation, info = env.reset(
-                seed=episode_seed(seed, 0, episode),
-                options={"task": episode % n_tasks} if n_tasks else None,
+        while len(results) < episodes:
+            starts = {}
+            for i in np.flatnonzero(first).tolist():
+                running[i] = _Run(next(numbers))
+                number = running[i].number % episodes
+                options = {"task": number % n_tasks} if n_tasks else None
+                starts[i] = episode_seed(seed, 0, number), options
+            begun = envs.reset(starts) if starts else {}
+            for i, (observation, info) in begun.items():
+                observations[i] = observation
+                tasks[running[i].number] = read_measures(info, "task")
+            actions = policy(
+                np.array(observations), rewards, first=first, deterministic=True
             )
-            tasks.append(_task(info))
-            total, length, reward, done = 0.0, 0, None, False
-            while not done:
-                action = policy(
-                    observation, reward, first=length == 0, deterministic=True
-                )
-                observation, reward, terminated, truncated, info = env.step(action)
-                total += float(reward)
-                length += 1
-                done = terminated or truncated
-            results.append(EpisodeResult(total, length, read_measures(info)))
-    return _evaluation(results, tasks)
-
-
-def evaluate_vector(
-    envs: VectorEnv,
-    policy: Callable[..., np.ndarray],
-    *,
-    episodes: int,
-    seed: int,
-    n_tasks: int = 0,
-) -> Evaluation:
-    """Runs the episodes of :func:`evaluate` in several environments at once.
-
-    An environment that is done with an episode begins the next one that nobody has
-    begun; with none left it repeats its own, which is not counted.
-
-    Args:
-        envs: Environments that are not reset by themselves
-            (:func:`resel_torchrl.envs.vectorize`).
-        policy: For as many environments; called as `policy(observations, rewards,
-            first=..., deterministic=True)`.
-        episodes: Number of episodes.
-        seed: Episode i starts from `episode_seed(seed, 0, i)`, whichever environment
-            it is run in.
-        n_tasks: As for :func:`evaluate`.
-
-    Returns:
-        What came of each, in the order of the episodes' numbers.
-
-    >>> import functools
-    >>> from resel_torchrl.envs import make_gym, vectorize
-    >>> from resel_torchrl.collect import VectorPolicy
-    >>> from resel_torchrl.modules import make_agent
-    >>> agent = make_agent(1, 1, core="gru", hidden_size=8, n_critics=2)
-    >>> policy = VectorPolicy(agent.actor_encoder, agent.actor, 1, 1, copies=2)
-    >>> envs = vectorize([functools.partial(make_gym, "Pendulum-V-v0")] * 2)
-    >>> evaluate_vector(envs, policy, episodes=3, seed=1).lengths
-    (200, 200, 200)
-    """
-    _check_episodes(episodes)
-    returns, lengths = np.zeros(episodes), np.zeros(episodes, int)
-    seeds = [episode_seed(seed, 0, episode) for episode in range(episodes)]
-    at_work = np.arange(envs.num_envs) % episodes  # number of each one's episode
-    counted = np.arange(envs.num_envs) < episodes
-    next_episode, rewards = envs.num_envs, None
-    first = np.ones(envs.num_envs, bool)
-    measures: list[dict[str, float]] = [{} for _ in range(episodes)]
-    tasks: list[dict[str, float]] = [{} for _ in range(episodes)]
-    with untouched_generators():
-        while counted.any():
-            if first.any():
-                begins = [seeds[episode] for episode in at_work]
-                observations, infos = envs.reset(
-                    seed=begins, options={"reset_mask": first}
-                )
-                for i in np.flatnonzero(first):
-                    episode = int(at_work[i])
-                    if n_tasks:  # each has its own, so one by one
-                        mask = np.arange(envs.num_envs) == i
-                        options = {"reset_mask": mask, "task": episode % n_tasks}
-                        observations, infos = envs.reset(seed=begins, options=options)
-                    tasks[episode] = _vector_task(infos, i)
-            actions = policy(observations, rewards, first=first, deterministic=True)
-            observations, rewards, terminated, truncated, infos = envs.step(actions)
-            returns[at_work[counted]] += rewards[counted]
-            lengths[at_work[counted]] += 1
-            first = terminated | truncated
-            for i in np.flatnonzero(first & counted):
-                measures[at_work[i]] = read_vector_measures(infos, i)
-                counted[i] = next_episode < episodes
-                if counted[i]:
-                    at_work[i] = next_episode
-                    next_episode += 1
-    parts = zip(returns.tolist(), lengths.tolist(), measures, strict=True)
-    return _evaluation([EpisodeResult(*part) for part in parts], tasks)
-
-
-def _evaluation(
-    results: Sequence[EpisodeResult], tasks: Sequence[dict[str, float]]
-) -> Evaluation:
+            after, rewards, terminated, truncated, infos = envs.step(actions)
+            observations = list(after)
+            for i, run in enumerate(running):
+                run.total += float(rewards[i])
+                run.length += 1
+                first[i] = terminated[i] or truncated[i]
+                if first[i] and run.number < episodes:
+                    measures = read_measures(envs.info(infos, i))
+                    result = EpisodeResult(run.total, run.length, measures)
+                    results[run.number] = result
+    order = range(episodes)
     names = list(results[0].measures)
     return Evaluation(
-        tuple(result.episode_return for result in results),
-        tuple(result.length for result in results),
-        {name: tuple(result.measures[name] for result in results) for name in names},
-        tuple(tasks),
+        tuple(results[i].episode_return for i in order),
+        tuple(results[i].length for i in order),
+        {name: tuple(results[i].measures[name] for i in order) for name in names},
+        tuple(tasks[i] for i in order),
     )
 
 
-def _task(info: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in info.get("task", {}).items()}
+@dataclass
+class _Run:
+    """An episode under way."""
+
+    number: int = 0
+    total: float = 0.0
+    length: int = 0
 
 
-def _vector_task(infos: Mapping[str, Any], i: int) -> dict[str, float]:
-    task = infos.get("task", {})
-    return {k: float(values[i]) for k, values in task.items() if not k.startswith("_")}
+def _one_at_a_time(policy: Policy) -> Policy:
+    """The policy of one environment, called on a batch of one."""
+
+    def act(
+        observations: np.ndarray,
+        rewards: Sequence[float] | None,
+        *,
+        first: np.ndarray,
+        deterministic: bool,
+    ) -> list[np.ndarray | int]:
+        begins = bool(first[0])
+        reward = None if begins else rewards[0]
+        action = policy(
+            observations[0], reward, first=begins, deterministic=deterministic
+        )
+        return [action]
+
+    return act
 
 
 def write_evaluation(path: str | Path, evaluation: Evaluation) -> None:
@@ -245,8 +210,3 @@ def write_evaluation(path: str | Path, evaluation: Evaluation) -> None:
             measures = [values[i] for values in evaluation.measures.values()]
             factors_of = [tasks[i][name] for name in factors]
             writer.writerow([i, total, length, *measures, *factors_of])
-
-
-def _check_episodes(episodes: int) -> None:
-    if episodes < 1:
-        raise ValueError(f"expected at least 1 episode, got {episodes}; give more.")

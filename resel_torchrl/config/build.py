@@ -14,17 +14,14 @@ from gymnasium.vector import VectorEnv
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
 from resel_torchrl.collect import (
-    Collector,
     Curriculum,
+    EpisodeCollector,
     Evaluation,
     PolicyCopy,
     ProcessCollector,
     RecurrentPolicy,
     SharedWeights,
-    VectorCollector,
-    VectorPolicy,
     evaluate,
-    evaluate_vector,
 )
 from resel_torchrl.collect.curriculum import level_problems, schedule_problems
 from resel_torchrl.config.schema import Config
@@ -67,7 +64,6 @@ __all__ = [
     "make_evaluation",
     "make_learner",
     "make_run_env",
-    "make_run_envs",
     "memory_problems",
     "read_tasks",
     "resolve_algorithm",
@@ -114,62 +110,55 @@ def make_buffer(config: Config) -> TensorDictReplayBuffer:
 def make_acting(
     config: Config, agent: Agent, task: TaskInfo, replay_buffer: TensorDictReplayBuffer
 ) -> tuple[
-    Collector | VectorCollector,
-    RecurrentPolicy | VectorPolicy,
+    EpisodeCollector | ProcessCollector,
+    RecurrentPolicy,
     PolicyCopy | SharedWeights | None,
 ]:
     """The collector, the evaluating policy, and the copy of the weights they act on.
 
-    The two policies act on the same weights, each with its own memory. Evaluation is
-    done by the learner's process, on the learner's own weights where these are on the
-    CPU.
+    The two policies act on the same weights, each with its own hidden state. Evaluation
+    is done by the learner's process, on the learner's own weights where these are on
+    the CPU.
     """
     learning = acting = [agent.actor_encoder, agent.actor]
     on_cpu = torch.device(config.device).type == "cpu"
-    sizes = {
-        "observation_size": task.observation_size,
-        "action_size": task.action_size,
-    }
-    make_policy = functools.partial(RecurrentPolicy, mode=config.train.acting, **sizes)
+    num_envs = config.env.copies
+    make_policy = functools.partial(
+        RecurrentPolicy,
+        observation_size=task.observation_size,
+        action_size=task.action_size,
+        mode=config.train.acting,
+    )
+    make_env = functools.partial(make_run_env, config, num_envs)
     options = {
         "horizon": task.horizon,
         "seed": config.seed,
         "random_steps": config.train.random_steps,
         "random_start_steps": config.train.random_start_steps,
         "store_memory": config.replay.start_state == "stored",
+        "curriculum": make_curriculum(config),
     }
-    if config.env.copies == 1:
-        options["curriculum"] = make_curriculum(config)
+    collector: EpisodeCollector | ProcessCollector
+    policy_copy: PolicyCopy | SharedWeights | None = None
     if config.train.collection == "process":
-        weights = SharedWeights(learning, config.train.policy_sync)
+        policy_copy = SharedWeights(learning, config.train.policy_sync)
         collector = ProcessCollector(
-            functools.partial(make_run_env, config),
-            make_policy,
-            weights,
+            make_env,
+            functools.partial(make_policy, num_envs=num_envs),
+            policy_copy,
             replay_buffer,
             ahead=config.train.collect_ahead,
             **options,
         )
-        eval_policy = make_policy(*(learning if on_cpu else weights.copies))
-        return collector, eval_policy, weights
-    policy_copy = None
-    if not on_cpu:
-        acting = [copy.deepcopy(module).to("cpu") for module in learning]
-        policy_copy = PolicyCopy(learning, acting, config.train.policy_sync)
-    copies = config.env.copies
-    if copies > 1:
-        make_policy = functools.partial(VectorPolicy, *acting, **sizes)
-        collector = VectorCollector(
-            make_run_envs(config, copies),
-            make_policy(copies=copies),
-            replay_buffer,
-            **options,
-        )
-        eval_policy = make_policy(copies=eval_copies(config, config.eval.episodes))
-        return collector, eval_policy, policy_copy
-    policy, eval_policy = make_policy(*acting), make_policy(*acting)
-    collector = Collector(make_run_env(config), policy, replay_buffer, **options)
-    return collector, eval_policy, policy_copy
+        acting = learning if on_cpu else policy_copy.copies
+    else:
+        if not on_cpu:
+            acting = [copy.deepcopy(module).to("cpu") for module in learning]
+            policy_copy = PolicyCopy(learning, acting, config.train.policy_sync)
+        policy = make_policy(*acting, num_envs=num_envs)
+        collector = EpisodeCollector(make_env(), policy, replay_buffer, **options)
+    evaluating = eval_copies(config, config.eval.episodes)
+    return collector, make_policy(*acting, num_envs=evaluating), policy_copy
 
 
 def make_learner(
@@ -344,27 +333,20 @@ def loss_of(config: Config, agent: Agent) -> Loss:
     return make_loss(agent, gamma=settings.gamma, **options)
 
 
-def make_run_env(config: Config) -> gymnasium.Env:
-    """One environment.
+def make_run_env(config: Config, num_envs: int = 1) -> gymnasium.Env | VectorEnv:
+    """One environment, or several put together as `env.vectorization` says.
 
     >>> from resel_torchrl.config import compose
-    >>> make_run_env(compose(["task=pendulum_v"])).observation_space.shape
-    (1,)
-    """
-    return make_gym(config.env.id, horizon=config.env.horizon, **config.env.kwargs)
-
-
-def make_run_envs(config: Config, copies: int) -> VectorEnv:
-    """Several, as `env.vectorization` says.
-
-    >>> from resel_torchrl.config import compose
-    >>> make_run_envs(compose(["task=pendulum_v"]), 2).num_envs
-    2
+    >>> config = compose(["task=pendulum_v"])
+    >>> make_run_env(config).observation_space.shape, make_run_env(config, 2).num_envs
+    ((1,), 2)
     """
     make = functools.partial(
         make_gym, config.env.id, horizon=config.env.horizon, **config.env.kwargs
     )
-    return vectorize([make] * copies, config.env.vectorization)
+    if num_envs == 1:
+        return make()
+    return vectorize([make] * num_envs, config.env.vectorization)
 
 
 def for_evaluation(config: Config) -> Config:
@@ -422,34 +404,32 @@ def eval_copies(config: Config, episodes: int) -> int:
 
 
 def make_evaluation(
-    config: Config, policy: RecurrentPolicy | VectorPolicy, *, episodes: int, seed: int
+    config: Config, policy: RecurrentPolicy, *, episodes: int, seed: int
 ) -> Callable[[], Evaluation]:
     """What evaluates a policy, in as many environments as it is for.
 
     Args:
         config: The configuration.
-        policy: Acts in one environment or in several.
+        policy: Acts in them.
         episodes: Number of episodes.
         seed: Their seed.
 
     >>> from resel_torchrl.config import compose
     >>> from resel_torchrl.modules import make_agent
     >>> agent = make_agent(1, 1, core="gru", hidden_size=8, n_critics=2)
-    >>> policy = VectorPolicy(agent.actor_encoder, agent.actor, 1, 1, copies=2)
+    >>> policy = RecurrentPolicy(agent.actor_encoder, agent.actor, 1, 1, num_envs=2)
     >>> config = compose(["task=pendulum_v"])
     >>> make_evaluation(config, policy, episodes=2, seed=0)().lengths
     (200, 200)
     """
-    options = {
-        "episodes": episodes,
-        "seed": seed,
-        "n_tasks": read_tasks(config)[1].n_tasks,
-    }
-    config = for_evaluation(config)
-    if isinstance(policy, RecurrentPolicy):
-        return functools.partial(evaluate, make_run_env(config), policy, **options)
-    envs = make_run_envs(config, policy.copies)
-    return functools.partial(evaluate_vector, envs, policy, **options)
+    return functools.partial(
+        evaluate,
+        make_run_env(for_evaluation(config), policy.num_envs),
+        policy,
+        episodes=episodes,
+        seed=seed,
+        n_tasks=read_tasks(config)[1].n_tasks,
+    )
 
 
 def copies_problems(value: Callable[[str], Any]) -> list[str]:
@@ -623,15 +603,6 @@ curriculum.values=[...], or curriculum.option=null for no curriculum.']
         problems.append(
             f"curriculum.{problem}; write curriculum.{name}={form}, or {none} for no "
             "curriculum."
-        )
-    if absent:
-        return problems
-    copies = value("env.copies")
-    if isinstance(copies, int) and copies > 1:
-        problems.append(
-            "curriculum.option: expected null with several environments, whose "
-            f"episodes begin at different steps, got env.copies = {copies}; write "
-            "env.copies=1, or curriculum.option=null."
         )
     return problems
 

@@ -12,10 +12,7 @@ import torch
 from torchrl import torchrl_logger
 
 from resel_torchrl._random import seed_generators
-from resel_torchrl.collect import (
-    Evaluation,
-    VectorPolicy,
-)
+from resel_torchrl.collect import Evaluation, RecurrentPolicy
 from resel_torchrl.config.build import (
     acting_problems,
     agent_options,
@@ -218,12 +215,13 @@ def evaluate_run(
     torch.set_num_threads(config.threads)
     policy = load_policy(run_dir, checkpoint=checkpoint)
     if config.env.copies > 1:
-        policy = VectorPolicy(
+        policy = RecurrentPolicy(
             policy.encoder,
             policy.actor,
             policy.observation_size,
             policy.action_size,
-            copies=eval_copies(config, episodes),
+            num_envs=eval_copies(config, episodes),
+            mode=policy.mode,
         )
     try:
         evaluation = make_evaluation(config, policy, episodes=episodes, seed=seed)

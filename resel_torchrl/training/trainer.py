@@ -10,11 +10,14 @@ import numpy as np
 from torchrl import torchrl_logger
 
 from resel_torchrl._random import generator_states, restore_generators
-from resel_torchrl.collect.acting import PolicyCopy
-from resel_torchrl.collect.episode import EpisodeResult
-from resel_torchrl.collect.episode_collector import Collector, VectorCollector
-from resel_torchrl.collect.evaluate import Evaluation
-from resel_torchrl.collect.process_collector import SharedWeights
+from resel_torchrl.collect import (
+    EpisodeCollector,
+    EpisodeResult,
+    Evaluation,
+    PolicyCopy,
+    ProcessCollector,
+    SharedWeights,
+)
 from resel_torchrl.errors import NonFiniteLossError, RunError
 from resel_torchrl.training.checkpoint import (
     CheckpointStore,
@@ -38,24 +41,23 @@ class Training:
     Args:
         run: Where everything is kept.
         checkpoints: The run's checkpoints.
-        collector: Steps the environment, here or in a process of its own
-            (:class:`~resel_torchrl.training.ProcessCollector`), or several together
-            (:class:`~resel_torchrl.training.VectorCollector`). The updates due, rows,
-            evaluations and checkpoints then follow the step of all of them that
-            reached or passed their number.
+        collector: Steps one environment, or several together, here or in a process of
+            its own (:class:`~resel_torchrl.collect.ProcessCollector`). With several,
+            the updates due, rows, evaluations and checkpoints follow the step of all
+            of them that reached or passed their number.
         learner: Makes the updates.
         evaluation: Called for each evaluation; None for none.
         seed: Seed of the run, written into each row.
         steps: Environment steps of the whole run; a multiple of the collector's
-            `copies`.
+            `num_envs`.
         updates_per_step: Critic updates per environment step after the random phase.
         decay: How the learning rates fall; None keeps them.
         log_interval: Environment steps per row of metrics.csv.
         eval_interval: Environment steps between evaluations; 0 for none.
         checkpoint_interval: Environment steps between checkpoints.
         policy_copy: The acting copy, where acting is not done on the learner's device
-            (:class:`~resel_torchrl.training.PolicyCopy`) or not in its process
-            (:class:`~resel_torchrl.training.SharedWeights`).
+            (:class:`~resel_torchrl.collect.PolicyCopy`) or not in its process
+            (:class:`~resel_torchrl.collect.SharedWeights`).
         measures: Names of what the environment measures an episode by beside the
             return: further columns of metrics.csv and eval.csv.
         description: What a checkpoint's manifest says of the agent.
@@ -81,7 +83,7 @@ class Training:
         self,
         run: RunDirectory,
         checkpoints: CheckpointStore,
-        collector: Collector | VectorCollector,
+        collector: EpisodeCollector | ProcessCollector,
         learner: Learner,
         evaluation: Callable[[], Evaluation] | None,
         *,
@@ -98,10 +100,10 @@ class Training:
         loggers: Sequence[Any] = (),
         console: bool = True,
     ) -> None:
-        if steps % collector.copies:
+        if steps % collector.num_envs:
             raise ValueError(
-                f"expected steps that {collector.copies} environments can make "
-                f"together, a multiple of {collector.copies}, got {steps}."
+                f"expected steps that {collector.num_envs} environments can make "
+                f"together, a multiple of {collector.num_envs}, got {steps}."
             )
         self.run_directory = run
         self.checkpoints = checkpoints
@@ -195,8 +197,7 @@ class Training:
 
     def _collect(self) -> list[EpisodeResult]:
         try:
-            result = self.collector.step()
-            ended = [result] if isinstance(result, EpisodeResult) else result or []
+            ended = self.collector.step()
             for episode in ended:
                 self._check_measures(
                     episode.measures, self.collector.curriculum_measures

@@ -10,7 +10,7 @@ from recipes.benchmark import acting, end_to_end, measurement
 from recipes.benchmark.acting import time_collecting
 from recipes.benchmark.end_to_end import time_end_to_end
 from recipes.benchmark.replay import replay_memory
-from resel_torchrl.collect import Collector, RecurrentPolicy
+from resel_torchrl.collect import EpisodeCollector, RecurrentPolicy
 from resel_torchrl.config import compose
 from resel_torchrl.config.build import make_buffer
 from resel_torchrl.envs import make_gym
@@ -40,7 +40,7 @@ class SlowEnv:
 
 def test_collecting_counts_the_environment_within_the_whole(monkeypatch):
     monkeypatch.setattr(acting, "make_gym", lambda *_, **__: SlowEnv())
-    steps = counting(monkeypatch, Collector, "step")
+    steps = counting(monkeypatch, EpisodeCollector, "step")
     policies = counting(monkeypatch, RecurrentPolicy, "act")
     generator = torch.get_rng_state()
     environment, whole = time_collecting(small("threads=2"), repetitions=2)
@@ -93,7 +93,7 @@ def test_memory_is_that_of_every_entry_training_stores():
     """All of it counted by hand: what training stores, and 16 bytes per episode."""
     config = small("replay.buffer_size=400", "replay.batch_size=199")
     buffer = make_buffer(config)
-    collector = Collector(
+    collector = EpisodeCollector(
         make_gym("Pendulum-V-v0"),
         acting.acting_policy(config),
         buffer,

@@ -30,7 +30,7 @@ def test_a_run_resumes_bit_for_bit(tmp_path, copies):
         folder = tmp_path / f"parts-{stop}"
         first = start(folder, *options, f"steps={stop}")
         first.run()
-        assert np.max(first.collector._t) > 0  # an episode was in flight
+        assert max(first.collector.counters().t) > 0  # an episode was in flight
         resume(folder, "steps=70").run()
         assert_same_run(folder, tmp_path / "whole")
 
@@ -39,20 +39,22 @@ def test_memories_of_the_episode_in_flight_are_the_old_weights(tmp_path):
     """The checkpoint has them; replayed with the weights of now they are others."""
     first = start(tmp_path / "run", *STORED, "steps=57", "train.updates_per_step=1")
     first.run()
-    t = first.collector.counters().t
+    (t,) = first.collector.counters().t
     assert t > 3
-    had = first.collector._memories[:t]
+    (had,) = first.collector.state_dict()["in_flight"]
     store = CheckpointStore(tmp_path / "run/checkpoints", None)
-    kept = store.load(57, "progress")["collector"]["memories"]
-    assert np.array_equal(kept.numpy(), had)
+    (kept,) = store.load(57, "progress")["collector"]["in_flight"]
+    assert torch.equal(kept["memories"], had["memories"]) and len(had["memories"]) == t
     again = resume(tmp_path / "run", "steps=70").collector
-    assert np.array_equal(again._memories[:t], had)
+    (replayed,) = again.state_dict()["in_flight"]
+    assert torch.equal(replayed["memories"], had["memories"])
     policy, latest = again.policy, []
+    episode, had = again.abandon_episode(), had["memories"].numpy()
     for step in range(t):
         latest.append(policy.memory[0].copy() if step else 0.0 * had[0])
-        reward = again._rewards[step - 1] if step else None
-        policy.act(again._observations[step], reward, first=step == 0)
-        policy.replace_action(again._actions[step])
+        reward = episode["rewards"][step - 1] if step else None
+        policy.act(episode["observations"][step], reward, first=step == 0)
+        policy.replace_action(episode["actions"][step])
     assert np.abs(np.stack(latest) - had).max() > 1e-6
 
 

@@ -1,15 +1,22 @@
 """Evaluation and loaded policies: the same episodes, the same actions."""
 
+import functools
+
 import gymnasium
 import numpy as np
 import pytest
 import torch
 
-from resel_torchrl.collect import episode_seed, evaluate
+from resel_torchrl.collect import RecurrentPolicy, episode_seed, evaluate
 from resel_torchrl.config import evaluate_run, load_config
+from resel_torchrl.envs import vectorize
 from resel_torchrl.errors import RunError
+from resel_torchrl.modules import make_agent
 from resel_torchrl.training import load_policy
 from tests.training.runs import resume, rows, start
+
+SIZES = {"embedding_size": 4, "hidden_size": 6, "context_size": 5, "head_sizes": [8]}
+WALK = functools.partial(gymnasium.make, "Walk-v0")
 
 
 @pytest.fixture(scope="module", params=["resel", "discrete_resel", "td3_resel"])
@@ -87,3 +94,63 @@ def test_run_without_a_checkpoint(tmp_path):
     with pytest.raises(RunError, match="has not saved one yet"):
         load_policy(tmp_path / "run")
     assert resume(tmp_path / "run").collector.steps == 0
+
+
+def make_networks():
+    """With an actor of large actions, so that walks fall and lengths differ."""
+    torch.manual_seed(2)
+    agent = make_agent(2, 1, core="gru", reward_input=True, n_critics=2, **SIZES)
+    with torch.no_grad():
+        agent.actor.network.layers[-1].weight.mul_(4)
+        agent.actor.network.layers[-1].bias[0] = 0.5
+    return agent.actor_encoder, agent.actor
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "episodes"), [(1, 4), (2, 7), (3, 3), (4, 2), (5, 13)]
+)
+def test_results_are_those_of_one_environment_in_order(num_envs, episodes):
+    networks, options = make_networks(), {"episodes": episodes, "seed": 5}
+    one = evaluate(WALK(), RecurrentPolicy(*networks, 2, 1, mode="eager"), **options)
+    policy = RecurrentPolicy(*networks, 2, 1, num_envs=num_envs)
+    together = evaluate(vectorize([WALK] * num_envs), policy, **options)
+    assert together.lengths == one.lengths
+    np.testing.assert_allclose(together.returns, one.returns, rtol=1e-4)
+    assert len(set(one.returns)) == episodes
+    assert len(set(one.lengths)) > 1
+
+
+def test_control_other_seeds_and_another_order_are_noticed():
+    policy = RecurrentPolicy(*make_networks(), 2, 1, num_envs=2)
+    envs = vectorize([WALK] * 2)
+    first = evaluate(envs, policy, episodes=4, seed=5)
+    other = evaluate(envs, policy, episodes=4, seed=6)
+    assert not np.allclose(first.returns, other.returns, rtol=1e-2)
+    assert not np.allclose(first.returns, first.returns[::-1], rtol=1e-2)
+
+
+def test_evaluation_in_several_repeats_itself_and_leaves_generators_alone():
+    policy = RecurrentPolicy(*make_networks(), 2, 1, num_envs=3)
+    envs = vectorize([WALK] * 3)
+    state = torch.get_rng_state()
+    results = [evaluate(envs, policy, episodes=5, seed=1) for _ in range(2)]
+    assert results[0] == results[1]
+    draws = []
+
+    def random(observations, rewards, *, first, deterministic):
+        draws.append(deterministic)
+        return torch.rand(3, 1).numpy()
+
+    evaluate(envs, random, episodes=1, seed=0)
+    assert torch.equal(state, torch.get_rng_state())
+    assert draws and all(draws)
+    with pytest.raises(ValueError, match="at least 1 episode"):
+        evaluate(envs, policy, episodes=0, seed=0)
+
+
+def test_evaluating_a_run_of_several_equals_its_own_evaluation_bit_for_bit(tmp_path):
+    start(tmp_path / "run", "env.copies=3", "steps=120", "eval.episodes=5").run()
+    last = rows(tmp_path / "run/eval.csv")[-1]
+    assert last["step"] == "120"
+    result = evaluate_run(tmp_path / "run", episodes=5)
+    assert " ".join(map(repr, result.returns)) == last["returns"]

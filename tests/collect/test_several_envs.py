@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resel_torchrl.collect import RecurrentPolicy, VectorCollector
+from resel_torchrl.collect import RecurrentPolicy
 from resel_torchrl.config import compose
 from resel_torchrl.errors import ConfigError, RunError
 from resel_torchrl.training import load_policy
@@ -16,14 +16,14 @@ from tests.training import envs
 from tests.training.runs import TINY, assert_same_run, resume, rows, start, tiny
 
 ROOT = Path(__file__).parents[2]
-COPIES = "env.copies=3"
+THREE = "env.copies=3"
 FAILING = "env.id=tests.training.envs:FailingWalk-v0"
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "uninterrupted"
-    start(folder, COPIES, "steps=132").run()
+    start(folder, THREE, "steps=132").run()
     return folder
 
 
@@ -38,9 +38,9 @@ def command(*arguments: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_command_with_three_copies_stopped_and_resumed(tmp_path, uninterrupted):
+def test_command_with_three_environments_stopped_and_resumed(tmp_path, uninterrupted):
     folder = tmp_path / "run"
-    first = command(*tiny(folder, COPIES, "steps=75"))
+    first = command(*tiny(folder, THREE, "steps=75"))
     assert first.returncode == 0, first.stderr
     second = command(f"resume={folder}", "steps=132")
     assert second.returncode == 0, second.stderr
@@ -51,14 +51,14 @@ def test_command_with_three_copies_stopped_and_resumed(tmp_path, uninterrupted):
 def test_resumed_run_equals_one_that_was_never_stopped(
     tmp_path, uninterrupted, stop_at
 ):
-    start(tmp_path / "run", COPIES, f"steps={stop_at}").run()
+    start(tmp_path / "run", THREE, f"steps={stop_at}").run()
     resume(tmp_path / "run", "steps=132").run()
     assert_same_run(tmp_path / "run", uninterrupted)
 
 
 @pytest.mark.parametrize("setting", ["env.copies=2", "seed=1"])
 def test_control_another_setting_gives_another_run(tmp_path, uninterrupted, setting):
-    start(tmp_path / "run", COPIES, "steps=132", setting).run()
+    start(tmp_path / "run", THREE, "steps=132", setting).run()
     with pytest.raises(AssertionError):
         assert_same_run(tmp_path / "run", uninterrupted)
 
@@ -69,7 +69,7 @@ def test_ratio_is_exact_and_intervals_fire_once_each(tmp_path):
         *("env.copies=4", "steps=132", "train.updates_per_step=0.3"),
         *("log.interval=10", "eval.interval=1", "log.checkpoint_interval=33"),
     )
-    assert isinstance(training.collector, VectorCollector)
+    assert training.collector.num_envs == 4
     made, step = [], training.collector.step
 
     def count():
@@ -102,7 +102,7 @@ def test_nan_of_one_costs_the_episodes_under_way_and_nothing_else(
 ):
     monkeypatch.setattr(envs.FailingWalk, "steps", 0)
     monkeypatch.setattr(envs.FailingWalk, "fail_at", 83)
-    options = FAILING, COPIES, "steps=132", "eval.interval=0", "replay.buffer_size=140"
+    options = FAILING, THREE, "steps=132", "eval.interval=0", "replay.buffer_size=140"
     training = start(tmp_path / "run", *options)
     with pytest.raises(RunError, match=r"failed at step 81.*non-finite observation"):
         training.run()
@@ -124,7 +124,7 @@ def test_nan_of_one_costs_the_episodes_under_way_and_nothing_else(
 
 
 def test_changed_simulator_is_noticed_on_resume(tmp_path, monkeypatch):
-    start(tmp_path / "run", COPIES, "steps=96", "eval.interval=0").run()
+    start(tmp_path / "run", THREE, "steps=96", "eval.interval=0").run()
     resume(tmp_path / "run")
     observe = envs.Walk._observation
     monkeypatch.setattr(envs.Walk, "_observation", lambda self: observe(self) * 1.5)
@@ -143,7 +143,7 @@ def test_policy_of_such_a_run_acts_in_one_environment(uninterrupted):
     [
         (["env.copies=0"], r"env.copies: expected a number above 0, got 0"),
         (["env.vectorization=fork"], r"env.vectorization: expected sync or async"),
-        ([COPIES], r"steps: expected a multiple of env.copies = 3.*steps=129 or ste"),
+        ([THREE], r"steps: expected a multiple of env.copies = 3.*steps=129 or ste"),
         (["env.copies=200"], r"got 130; write steps=200\."),
         (["env.copies=2", "train.collection=process"], r"train.collection: expected s"),
         (["env.copies=2", "train.acting=fused"], r"train.acting: expected auto or eag"),
@@ -161,12 +161,12 @@ def test_buffer_too_small_for_an_episode_of_each_is_refused(tmp_path):
 
 
 def test_resuming_at_no_multiple_is_refused(tmp_path):
-    start(tmp_path / "run", COPIES, "steps=30").run()
+    start(tmp_path / "run", THREE, "steps=30").run()
     with pytest.raises(ConfigError, match=r"multiple of env.copies = 3.*got 50"):
         resume(tmp_path / "run", "steps=50")
 
 
 def test_acting_is_resolved_to_eager(tmp_path):
-    training = start(tmp_path / "run", COPIES, "steps=30")
+    training = start(tmp_path / "run", THREE, "steps=30")
     assert training.collector.policy.mode == "eager"
     assert "acting: eager" in (tmp_path / "run/config.yaml").read_text()

@@ -1,15 +1,16 @@
 """Episodes that begin with random actions: how many, what the policy knows of them."""
 
+import functools
+
 import numpy as np
 import pytest
-import torch
 
 from resel_torchrl.collect import episode_seed
 from resel_torchrl.collect.episode_collector import RandomStart
 from resel_torchrl.envs import make_gym
 from resel_torchrl.errors import ConfigError
-from tests.training.runs import assert_same_run, leaves, resume, rows, same, start
-from tests.training.test_vector_collect import episodes, make_single, make_vector
+from tests.collect.test_episode_collector import episodes, make_single, make_vector
+from tests.training.runs import assert_same_run, resume, rows, start
 
 MOST = 6
 
@@ -44,16 +45,17 @@ def acted(episode, first_random, *, watching=True):
     return np.stack(actions)
 
 
-@pytest.mark.parametrize("copies", [1, 3])
-def test_policy_watches_the_start_and_then_acts(copies):
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_policy_watches_the_start_and_then_acts(num_envs):
     options = {"random_start_steps": MOST, "deterministic": True}
-    collector = make_vector(copies, **options) if copies > 1 else make_single(**options)
+    make = make_single if num_envs == 1 else functools.partial(make_vector, num_envs)
+    collector = make(**options)
     for _ in range(150):
         collector.step()
-    seeds = {episode_seed(0, k, i) for k in range(copies) for i in range(50)}
+    seeds = {episode_seed(0, k, i) for k in range(num_envs) for i in range(50)}
     starts = {tuple(_observation(seed)): RandomStart(seed, MOST) for seed in seeds}
     found, blind = episodes(collector), 0
-    assert len(found) > 10 * copies
+    assert len(found) > 10 * num_envs
     for episode in found:
         random = starts[tuple(episode["observation"][0].tolist())]
         k, actions = random.steps, episode["action"].numpy()
@@ -69,25 +71,6 @@ def test_policy_watches_the_start_and_then_acts(copies):
 def _observation(seed):
     observation, _ = make_single().env.reset(seed=seed)
     return observation.tolist()
-
-
-@pytest.mark.parametrize("random_steps", [0, 30])
-def test_state_goes_on_bit_for_bit_from_any_step(random_steps):
-    options = {"random_steps": random_steps, "random_start_steps": MOST}
-    collector = make_single(**options)
-    torch.manual_seed(4)
-    saved, results = [], []
-    for _ in range(80):
-        saved.append((collector.state_dict(), torch.get_rng_state()))
-        results.append(collector.step())
-    final = dict(leaves(collector.state_dict()))
-    for k, (state, generator) in enumerate(saved):
-        other = make_single(**options)
-        other.load_state_dict(state)
-        torch.set_rng_state(generator)
-        assert results[k:] == [other.step() for _ in range(k, 80)]
-        got = dict(leaves(other.state_dict()))
-        assert all(same(got[key], final[key]) for key in final)
 
 
 def test_random_phase_is_what_it_was():

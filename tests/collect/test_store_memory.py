@@ -9,12 +9,7 @@ from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from torchrl.envs import GymWrapper, InitTracker, TransformedEnv
 from torchrl.modules import set_recurrent_mode
 
-from resel_torchrl.collect import (
-    Collector,
-    RecurrentPolicy,
-    VectorCollector,
-    VectorPolicy,
-)
+from resel_torchrl.collect import EpisodeCollector, RecurrentPolicy
 from resel_torchrl.envs import vectorize
 from resel_torchrl.modules import make_agent, make_policy
 from resel_torchrl.replay import SegmentSampler, pack_episodes
@@ -37,7 +32,7 @@ def collected(core, steps=60, random_steps=0, mode="auto", sampler=None, **optio
     options = {"store_memory": True, **options}
     env = gymnasium.make("Walk-v0")
     limits = {"horizon": envs.HORIZON, "seed": 3, "random_steps": random_steps}
-    collector = Collector(env, policy, buffer, **limits, **options)
+    collector = EpisodeCollector(env, policy, buffer, **limits, **options)
     for _ in range(steps):
         collector.step()
     return collector, agent.actor_encoder
@@ -69,16 +64,18 @@ def test_several_environments_store_each_its_own_memory(random_steps, starts):
     torch.manual_seed(1)
     agent = make_agent(2, 1, core="gru", n_critics=2, reward_input=True, **SIZES)
     encoder = agent.actor_encoder
-    policy = VectorPolicy(encoder, agent.actor, 2, 1, copies=3)
+    policy = RecurrentPolicy(encoder, agent.actor, 2, 1, num_envs=3)
     buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(3000))
     walks = vectorize([functools.partial(gymnasium.make, "Walk-v0")] * 3)
     limits = {"horizon": envs.HORIZON, "seed": 3, "random_steps": random_steps}
     limits["random_start_steps"] = starts
-    collector = VectorCollector(walks, policy, buffer, store_memory=True, **limits)
-    mixed = 0
+    collector = EpisodeCollector(walks, policy, buffer, store_memory=True, **limits)
+    mixed, began = 0, [0, 0, 0]
     for _ in range(50):
+        steps, _, t = collector.counters()
+        began = [steps if t[i] < 0 else began[i] for i in range(3)]
         collector.step()
-        at_random = [random.whole for random in collector._random]
+        at_random = [step < random_steps for step in began]
         mixed += any(at_random) and not all(at_random)
     assert (mixed > 0) == (random_steps == 50)
     flat = buffer[:]
@@ -87,9 +84,11 @@ def test_several_environments_store_each_its_own_memory(random_steps, starts):
     torch.testing.assert_close(flat[KEY], expected, atol=1e-5, rtol=1e-5)
     assert flat[KEY][~flat["is_init"].squeeze(-1)].any(-1).all()
     memoryless = make_agent(2, 1, core="memoryless", n_critics=2, **SIZES)
-    policy = VectorPolicy(memoryless.actor_encoder, memoryless.actor, 2, 1, copies=3)
+    policy = RecurrentPolicy(
+        memoryless.actor_encoder, memoryless.actor, 2, 1, num_envs=3
+    )
     with pytest.raises(ValueError, match="expected an encoder with a memory to store"):
-        VectorCollector(walks, policy, buffer, store_memory=True, **limits)
+        EpisodeCollector(walks, policy, buffer, store_memory=True, **limits)
 
 
 def test_watching_in_the_random_phase_draws_nothing_and_changes_no_step():
@@ -108,7 +107,7 @@ def test_watching_in_the_random_phase_draws_nothing_and_changes_no_step():
 def test_nothing_is_stored_unless_asked_and_without_memory_it_is_an_error():
     collector, _ = collected("gru", store_memory=False)
     assert collector.replay_buffer[:].get(KEY, None) is None
-    assert "memories" not in collector.state_dict()
+    assert "memories" not in collector.state_dict()["in_flight"][0]
     with pytest.raises(ValueError, match="expected an encoder with a memory to store"):
         collected("memoryless")
 

@@ -32,7 +32,7 @@ def test_run_equals_the_one_in_one_process_bit_for_bit_resumed_or_not(tmp_path):
     folder = tmp_path / "async"
     start(folder, *options, "steps=74", "env.vectorization=async").run()
     training = resume(folder, "steps=100")
-    processes = training.collector.envs.processes
+    processes = training.collector.env.processes
     training.run()
     assert not any(process.is_alive() for process in processes)
     # One setting apart, of which the checkpoint's content knows nothing.

@@ -1,11 +1,23 @@
 """A task that grows: by steps, by success, in the log, through a resume."""
 
-import pytest
+import itertools
 
-from resel_torchrl.collect import Curriculum, EpisodeResult
+import pytest
+import torch
+from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+
+from resel_torchrl.collect import (
+    Curriculum,
+    EpisodeCollector,
+    EpisodeResult,
+    RecurrentPolicy,
+)
 from resel_torchrl.config import compose
+from resel_torchrl.envs import vectorize
 from resel_torchrl.errors import ConfigError
-from tests.training.runs import assert_same_run, resume, rows, start
+from resel_torchrl.modules import make_agent
+from tests.training import envs
+from tests.training.runs import assert_same_run, leaves, resume, rows, same, start
 
 MAZE = [
     "env.id=TMaze-Passive-v0",
@@ -70,18 +82,107 @@ def test_stage_ends_once_the_mean_over_its_window_reaches_the_level():
     assert grow.begin_episode(0) == {"length": 8}  # and no further
 
 
+@pytest.mark.parametrize("num_envs", [1, 3])
 @pytest.mark.parametrize("schedule", [BY_STEPS, BY_SUCCESS])
-def test_resumed_run_is_the_run_that_never_stopped(tmp_path, schedule):
+def test_resumed_run_is_the_run_that_never_stopped(tmp_path, schedule, num_envs):
+    schedule = [*schedule, f"env.copies={num_envs}"]
     whole = start(tmp_path / "whole", *schedule)
     whole.run()
     # In the midst of an episode, and of the second stage by steps.
-    start(tmp_path / "parts", *schedule, "steps=47").run()
+    start(tmp_path / "parts", *schedule, "steps=48").run()
     resumed = resume(tmp_path / "parts", "steps=120")
     assert resumed.collector.curriculum.stage > 0
     resumed.run()
     stages = [t.collector.curriculum.state_dict() for t in (whole, resumed)]
     assert stages[0] == stages[1]
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_each_environment_begins_its_episodes_with_the_stage_of_then(tmp_path):
+    training = start(tmp_path / "run", *BY_STEPS, "log.interval=3", "env.copies=3")
+    collector, ended = training.collector, []
+    step, starts = collector.step, [0, 0, 0]
+
+    def watched():
+        steps, _, t = collector.counters()
+        for i in range(3):
+            if t[i] < 0:
+                starts[i] = steps
+        results = step()
+        after = collector.counters().t
+        begun = [starts[i] for i in range(3) if after[i] < 0]
+        ended.extend(zip(begun, results, strict=True))
+        return results
+
+    collector.step = watched
+    training.run()
+    for began, result in ended:
+        length = 2 if began < 30 else 4 if began < 60 else 8
+        assert result.measures[LOGGED] == length and result.length == length + 1
+    assert len({began for began, _ in ended}) > 6
+
+
+class GrowingWalk(envs.Walk):
+    """Episodes of `length` to `length + 2` steps, by their seed; each succeeds."""
+
+    def reset(self, *, seed=None, options=None):
+        self.left = (options or {}).get("length", 9) + seed % 3
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        observation, reward, *_ = super().step(action)
+        self.left -= 1
+        info = {} if self.left else {"measures": {"success": 1.0}}
+        return observation, reward, False, self.left == 0, info
+
+
+def make_growing():
+    torch.manual_seed(0)
+    agent = make_agent(2, 1, core="gru", hidden_size=6, n_critics=2)
+    policy = RecurrentPolicy(agent.actor_encoder, agent.actor, 2, 1, num_envs=3)
+    return EpisodeCollector(
+        vectorize([GrowingWalk] * 3),
+        policy,
+        TensorDictReplayBuffer(storage=LazyTensorStorage(1000)),
+        horizon=12,
+        seed=0,
+        curriculum=Curriculum("length", [2, 5, 9], window=4),
+    )
+
+
+def test_several_environments_out_of_step_keep_what_each_began_with():
+    collector, saved, results = make_growing(), [], []
+    for _ in range(50):
+        saved.append((collector.state_dict(), torch.get_rng_state()))
+        results.append(collector.step())
+    for result in itertools.chain(*results):
+        assert 0 <= result.length - result.measures[LOGGED] <= 2
+    options = [
+        {e["options"]["length"] for e in state["in_flight"] if e["options"]}
+        for state, _ in saved
+    ]
+    assert any(len(lengths) > 1 for lengths in options)  # stages mix
+    assert collector.curriculum.stage == 2
+    final = dict(leaves(collector.state_dict()))
+    for k, (state, generator) in enumerate(saved):
+        other = make_growing()
+        other.load_state_dict(state)
+        torch.set_rng_state(generator)
+        assert results[k:] == [other.step() for _ in range(k, 50)]
+        got = dict(leaves(other.state_dict()))
+        assert all(same(got[key], final[key]) for key in final)
+
+
+def test_episodes_of_an_earlier_stage_do_not_count():
+    grow = Curriculum("length", [2, 4], level=0.5, window=1)
+    grow.end_episode(EpisodeResult(0.0, 3, {"success": 1.0, LOGGED: 2.0}))
+    assert grow.stage == 1
+    grow = Curriculum("length", [2, 4, 8], level=0.5, window=1)
+    for began_with in (2.0, 2.0, 2.0):
+        grow.end_episode(EpisodeResult(0.0, 3, {"success": 1.0, LOGGED: began_with}))
+    assert grow.stage == 1
+    grow.end_episode(EpisodeResult(0.0, 3, {"success": 1.0, LOGGED: 4.0}))
+    assert grow.stage == 2
 
 
 def test_process_collects_by_the_curriculum_and_takes_it_back(tmp_path):
@@ -104,7 +205,6 @@ def test_process_collects_by_the_curriculum_and_takes_it_back(tmp_path):
         ("curriculum.at_steps=[30]", "one fewer than the 3 values"),
         ("curriculum.values=[2,-4,8]", "numbers above 0, got"),
         ("curriculum.values=[]", "one value or more, got none"),
-        ("env.copies=2", "episodes begin at different steps, got env.copies = 2"),
     ],
 )
 def test_mistakes_of_a_schedule(override, message):

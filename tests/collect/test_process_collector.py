@@ -1,7 +1,7 @@
 """Collecting beside learning: the ratio, the bound, the weights, resuming.
 
 The process is a thread here, see `as_thread`; real ones are in
-test_collect_process_ends.py.
+test_process_collector_ends.py.
 """
 
 import itertools
@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from resel_torchrl.collect import ProcessCollector, episode_seed
-from resel_torchrl.collect.process_collector import WeightReader
+from resel_torchrl.collect.policy_weights import WeightReader
 from resel_torchrl.modules.cores import CORES
 from resel_torchrl.training import CheckpointStore
 from tests.training import envs
@@ -96,7 +96,7 @@ def test_a_resumed_process_is_ahead_by_no_more_than_it_may(tmp_path, monkeypatch
     training.run()
     again = resume(tmp_path / "run", "steps=60")
     collector = again.collector
-    waiting = len(collector._inbox)
+    waiting = len(collector.state_dict()["inbox"])
     assert waiting > 0  # steps made and not counted came along
     envs.KilledWalk.steps = collector.steps + waiting  # those replayed apart
     leads = []
@@ -146,7 +146,7 @@ def test_episodes_come_in_order_and_whole(tmp_path):
 
     def look():
         collector = training.collector
-        under_way = max(collector.counters().t, 0)
+        under_way = max(collector.counters().t[0], 0)
         sizes.append(len(collector.replay_buffer) + under_way == collector.steps)
 
     watch(training, look)
@@ -194,21 +194,19 @@ def test_stopped_and_resumed(tmp_path, stop_at):
     training = start(tmp_path / "run", *options, f"steps={stop_at}")
     training.run()
     before = training.collector.counters()
-    waiting = list(training.collector._inbox)
     again = resume(tmp_path / "run", "steps=130")
     assert again.collector.counters() == before
-    restored = list(again.collector._inbox)
-    # Saving asks the process between two steps, so more may have come since.
-    assert [s.counters for s in restored[: len(waiting)]] == [
-        s.counters for s in waiting
-    ]
+    store = CheckpointStore(tmp_path / "run/checkpoints", None)
+    saved = store.load(stop_at, "progress")["collector"]["inbox"]
+    restored = again.collector.state_dict()["inbox"]
+    assert [s["counters"] for s in restored] == [s["counters"] for s in saved]
     seen = []
     watch(again, lambda: seen.append(again.collector.counters()))
     again.run()
     assert [c.steps for c in seen] == list(range(stop_at + 1, 131))
     collector = again.collector
     assert_seeded_in_order(collector, range(collector.episodes))
-    assert len(collector.replay_buffer) + max(seen[-1].t, 0) == 130
+    assert len(collector.replay_buffer) + max(seen[-1].t[0], 0) == 130
     table = rows(tmp_path / "run/metrics.csv")
     assert [row["step"] for row in table] == [str(n) for n in range(20, 121, 20)]
     updates = [int(row["updates"]) for row in table]
@@ -237,11 +235,12 @@ def test_every_core_can_be_sent_to_a_process(tmp_path, core):
     elif core == "transformer":
         options += ["agent.core_kwargs.n_heads=2", "agent.core_kwargs.max_length=64"]
     training = start(tmp_path / "run", *PROCESS, *options)
-    setup = training.collector._setup[:3]
-    make_env, make_policy, reader = pickle.loads(pickle.dumps(setup))
+    collector = training.collector
+    sent = collector.make_env, collector.make_policy, collector.weights.reader()
+    make_env, make_policy, reader = pickle.loads(pickle.dumps(sent))
     observation, _ = make_env().reset(seed=1)
     assert reader.load() == 0
-    there, here = make_policy(*reader.modules), training.collector.policy
+    there, here = make_policy(*reader.modules), collector.policy
     for reward in (None, 0.5, -0.25):
         actions = [p(observation, reward, deterministic=True) for p in (there, here)]
         assert np.array_equal(*actions)

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from resel_torchrl.collect import SharedWeights
-from resel_torchrl.collect import process_collector as module
+from resel_torchrl.collect import SharedWeights, policy_weights
 
 
 def filled(value: float) -> list[nn.Module]:
@@ -52,29 +51,53 @@ def test_a_torn_read_is_not_used(monkeypatch):
     assert seen == [{1.0, 2.0}, {2.0}]  # the control: the first copy was torn
 
 
+def while_publishing(monkeypatch, weights, call):
+    """Lets `call` run when one of the two modules is written and the other is not."""
+    write = weights.copies[1].load_state_dict
+
+    def interrupted(state):
+        call()
+        write(state)
+
+    monkeypatch.setattr(weights.copies[1], "load_state_dict", interrupted)
+
+
 def test_a_write_under_way_is_waited_for(monkeypatch):
     sources = filled(0.0)
     weights = SharedWeights(sources, every=1)
     reader = weights.reader()
     fill(sources[0], 1.0), fill(sources[1], 1.0)
-    weights._numbers[module.VERSION] += 1  # as publish() begins
     waits = []
 
-    def finish(_):
-        waits.append(values(reader.modules))
-        weights._numbers[module.VERSION] -= 1
-        weights.updated()
+    class WaitError(Exception):
+        pass
 
-    monkeypatch.setattr(module.time, "sleep", finish)
-    assert reader.load() == 0
+    def wait(_):
+        waits.append(values(reader.modules))
+        raise WaitError
+
+    def read():
+        with pytest.raises(WaitError):
+            reader.load()
+
+    monkeypatch.setattr(policy_weights.time, "sleep", wait)
+    while_publishing(monkeypatch, weights, read)
+    weights.updated()
     assert waits == [{0.0}]
+    assert reader.load() == 0
     assert values(reader.modules) == {1.0}
 
 
 def test_a_learner_that_died_while_writing_does_not_hold_the_reader(monkeypatch):
     weights = SharedWeights(filled(0.0), every=1)
-    weights._numbers[module.VERSION] += 1
-    monkeypatch.setattr(module.time, "sleep", lambda _: None)
+
+    def die():
+        raise KeyboardInterrupt
+
+    while_publishing(monkeypatch, weights, die)
+    with pytest.raises(KeyboardInterrupt):
+        weights.updated()
+    monkeypatch.setattr(policy_weights.time, "sleep", lambda _: None)
     with pytest.raises(TimeoutError, match="learning process has died"):
         weights.reader().load()
 

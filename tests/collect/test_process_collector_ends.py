@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from resel_torchrl.errors import RunError
+from tests.collect.test_process_collector import PROCESS, watch
 from tests.training import envs
 from tests.training.runs import resume, rows, start, tiny
-from tests.training.test_collect_process import PROCESS, watch
 from tests.training.threads import ThreadProcess, as_thread  # noqa: F401
 
 FAILING = "env.id=tests.training.envs:FailingWalk-v0"
@@ -97,7 +97,7 @@ def test_killed_process_is_an_error_and_the_run_is_saved(tmp_path, request):
 
     def look():
         if training.collector.steps == 44:
-            pids.append(training.collector._process.pid)
+            pids.append(training.collector.pid)
             os.kill(pids[0], signal.SIGKILL)
 
     watch(training, look)
@@ -127,7 +127,7 @@ def test_signal_to_both_saves_and_ends_both(tmp_path, name):
 
     def look():
         if training.collector.steps == 44:
-            pids.append(training.collector._process.pid)
+            pids.append(training.collector.pid)
             for pid in (*pids, os.getpid()):
                 os.kill(pid, number)
 
@@ -169,7 +169,7 @@ def _no_process(_):
 @pytest.mark.usefixtures("as_thread")
 def test_environment_that_cannot_be_made_there(tmp_path):
     training = start(tmp_path / "run", *PROCESS)
-    training.collector._setup = (_no_env, *training.collector._setup[1:])
+    training.collector.make_env = _no_env
     with pytest.raises(RunError, match=r"at step 0: no simulator here\."):
         training.run()
 

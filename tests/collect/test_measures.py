@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from resel_torchrl.cli import main
-from resel_torchrl.collect import evaluate, evaluate_vector
+from resel_torchrl.collect import evaluate
 from resel_torchrl.config import load_config
 from resel_torchrl.envs import make_gym, vectorize
 from resel_torchrl.errors import ConfigError, RunError
@@ -88,7 +88,7 @@ def test_evaluation_takes_the_tasks_in_turn():
 def test_several_environments_evaluate_as_one_does():
     make = functools.partial(make_gym, "Wind-v0", **WINDS)
     one = evaluate(make(), Still(), episodes=5, seed=0, n_tasks=3)
-    two = evaluate_vector(vectorize([make] * 2), Still(), episodes=5, seed=0, n_tasks=3)
+    two = evaluate(vectorize([make] * 2), Still(), episodes=5, seed=0, n_tasks=3)
     assert one == two
 
 
