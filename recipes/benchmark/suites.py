@@ -184,7 +184,7 @@ def time_update(
     keep_freed_memory()  # as a training run does
     with untouched_generators(), on_threads(config.threads), precision:
         learner, horizon = synthetic_learner(config)
-        packed = learner.pack(learner.replay_buffer.sample(learner.batch_size))
+        packed = learner.batches.sample()
         episodes = int(packed["next", "done"].sum())
 
         def make_updates(learner: Learner) -> None:

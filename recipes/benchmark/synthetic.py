@@ -76,7 +76,7 @@ def synthetic_learner(config: Config) -> tuple[Learner, int]:
 
     >>> from resel_torchrl.config import compose
     >>> learner, horizon = synthetic_learner(compose(["task=pendulum_v"]))
-    >>> learner.updates, horizon, len(learner.replay_buffer)
+    >>> learner.updates, horizon, len(learner.batches.replay_buffer)
     (0, 200, 1600)
     """
     config = resolve_algorithm(config, discrete=False)

@@ -224,7 +224,7 @@ def _run(
         run = RunDirectory.create(config.run_dir, to_yaml(config))
         training = make_training(config, run)
         learner = training.learner
-        fill_buffer(learner.replay_buffer, config)
+        fill_buffer(learner.batches.replay_buffer, config)
         training.run()
         with open(run.metrics, newline="") as stream:
             rows = list(csv.DictReader(stream))

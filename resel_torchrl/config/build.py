@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium
 import torch
 from gymnasium.vector import VectorEnv
+from torch.optim import Optimizer
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
 from resel_torchrl.collect import (
@@ -34,6 +35,7 @@ from resel_torchrl.modules import CORES, Agent, FusedStep
 from resel_torchrl.modules.cores import SequenceCore
 from resel_torchrl.objectives import make_loss
 from resel_torchrl.objectives.make_loss import Loss
+from resel_torchrl.optim import parameter_groups
 from resel_torchrl.replay import (
     EpisodeSampler,
     SegmentSampler,
@@ -44,6 +46,7 @@ from resel_torchrl.training import (
     CudaRecorder,
     Learner,
     LearningRateDecay,
+    PackedBatches,
 )
 
 __all__ = [
@@ -192,25 +195,32 @@ def make_learner(
         packing["state_key"] = agent.actor_encoder.state_key
     else:
         layout = row_layout(replay.batch_size, longest, gap=gap)
-    return Learner(
-        agent,
+    rates = config.optim
+    groups = parameter_groups(
         loss,
+        lr_context_encoder=rates.lr_context_encoder,
+        lr_actor=rates.lr_actor,
+        lr_critic=rates.lr_critic,
+        lr_alpha=rates.lr_alpha,
+    )
+    batches = PackedBatches(
         buffer,
         functools.partial(pack_episodes, **layout._asdict(), **packing),
         batch_size=replay.batch_size,
-        lr_context_encoder=config.optim.lr_context_encoder,
-        lr_actor=config.optim.lr_actor,
-        lr_critic=config.optim.lr_critic,
-        lr_alpha=config.optim.lr_alpha,
-        tau=settings.tau,
-        policy_delay=settings.policy_delay,
         reward_scale=settings.reward_scale,
+        device=config.device,
+    )
+    record = functools.partial(CudaRecorder, torch.device(config.device))
+    return Learner(
+        loss,
+        torch.optim.AdamW(groups, fused=True),
+        batches,
+        policy_delay=settings.policy_delay,
+        target_update=settings.tau,
         reuse_policy_context=settings.reuse_policy_context,
         autocast=settings.autocast,
         compile=settings.compile,
-        make_recorder=functools.partial(CudaRecorder, torch.device(config.device))
-        if settings.cudagraph
-        else None,
+        make_recorder=record if settings.cudagraph else None,
     )
 
 
@@ -693,19 +703,19 @@ def _are(values: Any, *types: type) -> bool:
     return isinstance(values, Sequence) and all(type(v) in types for v in values)
 
 
-def make_decay(config: Config) -> LearningRateDecay | None:
+def make_decay(config: Config, optimizer: Optimizer) -> LearningRateDecay | None:
     """How the learning rates fall, if they do.
 
     >>> from resel_torchrl.config import compose
-    >>> make_decay(compose(["task=hopper_v"])) is None
+    >>> optimizer = torch.optim.SGD([torch.zeros(1)])
+    >>> make_decay(compose(["task=hopper_v"]), optimizer) is None
     True
-    >>> decay = make_decay(compose(["task=hopper_v", "optim.decay_steps=[0,100]"]))
-    >>> decay.share(75)
+    >>> falling = compose(["task=hopper_v", "optim.decay_steps=[0,100]"])
+    >>> make_decay(falling, optimizer).share(75)
     0.25
     """
-    if config.optim.decay_steps is None:
-        return None
-    return LearningRateDecay(*config.optim.decay_steps, to=config.optim.decay_to)
+    steps, to = config.optim.decay_steps, config.optim.decay_to
+    return None if steps is None else LearningRateDecay(optimizer, *steps, to=to)
 
 
 def decay_problems(value: Callable[[str], Any]) -> list[str]:
@@ -727,11 +737,6 @@ def decay_problems(value: Callable[[str], Any]) -> list[str]:
             "optim.decay_steps: expected a first step of 0 or more and a later last "
             f"one, got {steps}; write optim.decay_steps=[FIRST,LAST], or "
             "optim.decay_steps=null for none."
-        )
-    if value("train.cudagraph") is True:
-        problems.append(
-            "optim.decay_steps: expected null with train.cudagraph=true, whose graphs "
-            f"hold the learning rates, got {steps}; leave one of them out."
         )
     return problems
 

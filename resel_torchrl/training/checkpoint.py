@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict
+from torch import Tensor
 from torchrl import torchrl_logger
 from torchrl.data import ReplayBuffer
 
@@ -20,6 +21,7 @@ from resel_torchrl.errors import DamagedCheckpointError, RunError
 __all__ = [
     "CheckpointStore",
     "buffer_state",
+    "check_storable",
     "load_buffer_state",
     "write_checkpoint",
 ]
@@ -57,6 +59,27 @@ def write_checkpoint(
     if path.exists():
         shutil.rmtree(path)
     os.replace(beside, path)
+
+
+def check_storable(tree: Any, where: str) -> None:
+    """Raise a TypeError that names what could be written and not be read again.
+
+    Args:
+        tree: Nested containers.
+        where: What they are, for the message.
+    """
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            check_storable(key, where)
+            check_storable(value, f"{where}[{key!r}]")
+    elif type(tree) in (list, tuple):
+        for number, value in enumerate(tree):
+            check_storable(value, f"{where}[{number}]")
+    elif tree is not None and type(tree) not in (Tensor, bool, int, float, str):
+        raise TypeError(
+            f"expected tensors, numbers, text and containers of these, got a "
+            f"{type(tree).__name__} in {where}; turn it into one of them."
+        )
 
 
 def _digest(file: Path) -> str:
