@@ -11,7 +11,6 @@ from typing import Any
 import gymnasium
 import torch
 from gymnasium.vector import VectorEnv
-from torch.optim import Optimizer
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
 from resel_torchrl.collect import (
@@ -703,19 +702,19 @@ def _are(values: Any, *types: type) -> bool:
     return isinstance(values, Sequence) and all(type(v) in types for v in values)
 
 
-def make_decay(config: Config, optimizer: Optimizer) -> LearningRateDecay | None:
+def make_decay(config: Config) -> LearningRateDecay | None:
     """How the learning rates fall, if they do.
 
     >>> from resel_torchrl.config import compose
-    >>> optimizer = torch.optim.SGD([torch.zeros(1)])
-    >>> make_decay(compose(["task=hopper_v"]), optimizer) is None
+    >>> make_decay(compose(["task=hopper_v"])) is None
     True
-    >>> falling = compose(["task=hopper_v", "optim.decay_steps=[0,100]"])
-    >>> make_decay(falling, optimizer).share(75)
+    >>> decay = make_decay(compose(["task=hopper_v", "optim.decay_steps=[0,100]"]))
+    >>> decay.share(75)
     0.25
     """
-    steps, to = config.optim.decay_steps, config.optim.decay_to
-    return None if steps is None else LearningRateDecay(optimizer, *steps, to=to)
+    if config.optim.decay_steps is None:
+        return None
+    return LearningRateDecay(*config.optim.decay_steps, to=config.optim.decay_to)
 
 
 def decay_problems(value: Callable[[str], Any]) -> list[str]:

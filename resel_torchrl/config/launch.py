@@ -155,14 +155,13 @@ def make_training(
         config, agent, task, replay_buffer
     )
     stored = {k: v for k, v in to_dict(config).items() if k not in FREE_KEYS}
-    learner = make_learner(config, agent, replay_buffer, task.horizon)
-    decay = make_decay(config, learner.optimizer)
+    decay = make_decay(config)
     names, project = config.log.loggers, config.log.project
     trainer = Trainer(
         run,
         CheckpointStore(run.checkpoints, stored, kept=config.log.checkpoints_kept),
         collector,
-        learner,
+        make_learner(config, agent, replay_buffer, task.horizon),
         make_evaluation(
             config, eval_policy, episodes=config.eval.episodes, seed=config.eval.seed
         )

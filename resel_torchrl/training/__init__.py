@@ -24,13 +24,7 @@ from resel_torchrl.training.hooks import (
 )
 from resel_torchrl.training.learner import Learner
 from resel_torchrl.training.load_policy import load_policy
-from resel_torchrl.training.logging import (
-    CsvLog,
-    LoggerHook,
-    Progress,
-    Records,
-    open_loggers,
-)
+from resel_torchrl.training.logging import LoggerHook, Progress, open_loggers
 from resel_torchrl.training.process import (
     keep_freed_memory,
     matmul_precision,
@@ -38,12 +32,11 @@ from resel_torchrl.training.process import (
     set_matmul_precision,
 )
 from resel_torchrl.training.run_directory import RunDirectory
-from resel_torchrl.training.trainer import Trainer, UpdateSchedule, stop_on_signal
+from resel_torchrl.training.trainer import Trainer, UpdateSchedule
 
 __all__ = [
     "CheckpointStore",
     "CompiledFunction",
-    "CsvLog",
     "CudaRecorder",
     "DamagedCheckpointError",
     "Hook",
@@ -54,7 +47,6 @@ __all__ = [
     "PackedBatches",
     "PolicySync",
     "Progress",
-    "Records",
     "RunDirectory",
     "RunError",
     "SchedulerHook",
@@ -70,5 +62,4 @@ __all__ = [
     "quiet_storages",
     "set_learning_rate",
     "set_matmul_precision",
-    "stop_on_signal",
 ]

@@ -41,12 +41,6 @@ class StaticBatch:
     Args:
         batch: ``[R, L]``; it is copied. An entry that stores one column for all, as
             :func:`~resel_torchrl.replay.pack_episodes` makes them, keeps doing so.
-
-    >>> static = StaticBatch(TensorDict(reward=torch.zeros(1, 3), batch_size=[1, 3]))
-    >>> entry = static.batch["reward"]
-    >>> static.fill(TensorDict(reward=torch.ones(1, 3), batch_size=[1, 3]))
-    >>> entry
-    tensor([[1., 1., 1.]])
     """
 
     def __init__(self, batch: TensorDict) -> None:
@@ -64,11 +58,7 @@ class StaticBatch:
 
 
 def layout(batch: TensorDict) -> Hashable:
-    """Keys, shapes and types of a batch: a batch of the same fits into its memory.
-
-    >>> layout(TensorDict(reward=torch.zeros(1, 3), batch_size=[1, 3]))
-    (('reward', torch.Size([1, 3]), torch.float32, torch.Size([1, 3])),)
-    """
+    """Keys, shapes and types of a batch: a batch of the same fits into its memory."""
     entries = sorted(batch.items(True, True), key=lambda entry: str(entry[0]))
     return tuple(
         (key, value.shape, value.dtype, _stored(value).shape) for key, value in entries
@@ -127,21 +117,6 @@ class GraphedFunction:
         function: From a batch to tensors by name.
         record: How; :class:`CudaRecorder` on a GPU.
         warm_up: Calls with each layout that run as they are, at least 1.
-
-    Raises:
-        ValueError: If there is no call to warm up.
-
-    >>> def run_again(function):
-    ...     return function
-    >>> total = torch.zeros(())
-    >>> def add(batch):
-    ...     return {"total": total.add_(batch["reward"].sum())}
-    >>> graphed = GraphedFunction(add, run_again, warm_up=1)
-    >>> for value in (1.0, 2.0, 3.0):
-    ...     reward = torch.full((1, 2), value)
-    ...     outputs = graphed(TensorDict(reward=reward, batch_size=[1, 2]))
-    >>> outputs["total"], graphed.n_recorded
-    (tensor(12.), 1)
     """
 
     def __init__(
@@ -260,17 +235,7 @@ def compiler_problem(device: torch.device) -> str | None:
 
 
 def in_bfloat16(function: Callable, device_type: str) -> Callable:
-    """Wrap a function: its matrix products are made in bfloat16 (`torch.autocast`).
-
-    Args:
-        function: Of tensors.
-        device_type: `cpu` or `cuda`.
-
-    >>> def product():
-    ...     return torch.ones(2, 2) @ torch.ones(2, 2)
-    >>> product().dtype, in_bfloat16(product, "cpu")().dtype
-    (torch.float32, torch.bfloat16)
-    """
+    """Wrap a function: its matrix products are made in bfloat16 (`torch.autocast`)."""
 
     @functools.wraps(function)
     def run(*arguments):

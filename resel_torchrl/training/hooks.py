@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tensordict import TensorDict
@@ -54,6 +54,9 @@ class Hook:
     def name(self) -> str:
         """Name of the saved state, unique in a run: the class's, if not overridden."""
         return type(self).__name__
+
+    def setup(self, trainer: Trainer) -> None:
+        """Once the run's parts are there, before a checkpoint is loaded into them."""
 
     def on_start(self, trainer: Trainer) -> None:
         """Before the first step of :meth:`Trainer.run`, of a resumed run too."""
@@ -117,11 +120,7 @@ class Hook:
 
 
 def overrides(hook: Hook, method: str) -> bool:
-    """Return whether a hook does something at a moment.
-
-    >>> overrides(Hook(), "on_update")
-    False
-    """
+    """Return whether a hook does something at a moment."""
     return getattr(type(hook), method) is not getattr(Hook, method)
 
 
@@ -151,10 +150,9 @@ class LearningRateDecay(Hook):
     """Lets all learning rates fall linearly between two environment steps.
 
     It has no state: the rates follow from the step and from those that the optimizer
-    has when the hook is made.
+    was made with.
 
     Args:
-        optimizer: Of the learner, before a checkpoint is loaded.
         start: Step up to which the rates are the ones that were given.
         end: Step from which on they are `to` times that.
         to: Share that is left at the end, from 0 to 1.
@@ -162,16 +160,12 @@ class LearningRateDecay(Hook):
     Raises:
         ValueError: If `start` is negative or not before `end`, or `to` not in [0, 1].
 
-    >>> import torch
-    >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    >>> decay = LearningRateDecay(optimizer, 100, 200, to=0.1)
+    >>> decay = LearningRateDecay(100, 200, to=0.1)
     >>> [round(decay.share(step), 2) for step in (0, 100, 150, 200, 300)]
     [1.0, 1.0, 0.55, 0.1, 0.1]
     """
 
-    def __init__(
-        self, optimizer: Optimizer, start: int, end: int, *, to: float = 0.0
-    ) -> None:
+    def __init__(self, start: int, end: int, *, to: float = 0.0) -> None:
         if not 0 <= start < end:
             raise ValueError(
                 "expected a first step of 0 or more and a later last one, got "
@@ -180,41 +174,43 @@ class LearningRateDecay(Hook):
         if not 0 <= to <= 1:
             raise ValueError(f"expected to leave a share from 0 to 1, got {to}")
         self.start, self.end, self.to = start, end, to
-        self._optimizer = optimizer
-        self._rates = [float(group["lr"]) for group in optimizer.param_groups]
 
     def share(self, step: int) -> float:
         """What is left of the rates at an environment step, 1 for all of them."""
         done = (step - self.start) / (self.end - self.start)
         return 1.0 - min(max(done, 0.0), 1.0) * (1.0 - self.to)
 
+    def setup(self, trainer: Trainer) -> None:
+        """Remember the rates."""
+        groups = trainer.learner.groups
+        self._rates = {name: float(group["lr"]) for name, group in groups.items()}
+
     def on_step(self, trainer: Trainer) -> None:
         """Set the rates of the updates due now."""
         share = self.share(trainer.collector.steps)
-        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
-            set_learning_rate(group, rate * share)
+        for name, group in trainer.learner.groups.items():
+            set_learning_rate(group, self._rates[name] * share)
 
 
 class SchedulerHook(Hook):
     """Steps a learning-rate scheduler of `torch.optim.lr_scheduler` at every update.
 
     Args:
-        scheduler: On the learner's optimizer; one whose `step` takes no argument.
+        make_scheduler: From the optimizer to a scheduler whose `step` takes no
+            argument.
 
-    >>> import torch
-    >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    >>> hook = SchedulerHook(torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5))
-    >>> hook.name, hook.state_dict()["last_epoch"]
-    ('ExponentialLR', 0)
+    >>> import functools
+    >>> from torch.optim.lr_scheduler import ExponentialLR
+    >>> SchedulerHook(functools.partial(ExponentialLR, gamma=0.9999)).name
+    'SchedulerHook'
     """
 
-    def __init__(self, scheduler: LRScheduler) -> None:
-        self.scheduler = scheduler
+    def __init__(self, make_scheduler: Callable[[Optimizer], LRScheduler]) -> None:
+        self.make_scheduler = make_scheduler
 
-    @property
-    def name(self) -> str:
-        """The class of the scheduler."""
-        return type(self.scheduler).__name__
+    def setup(self, trainer: Trainer) -> None:
+        """Make the scheduler."""
+        self.scheduler = self.make_scheduler(trainer.learner.optimizer)
 
     def on_update(self, trainer: Trainer) -> None:
         """Step the scheduler."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from tensordict import TensorDict
@@ -29,7 +29,7 @@ from resel_torchrl.training.update_metrics import (
     check_terms,
 )
 
-__all__ = ["Learner", "Role", "StepObserver"]
+__all__ = ["Learner", "Role"]
 
 #: The two steps of the optimizer that an update may make.
 Role = Literal["critic", "actor"]
@@ -38,19 +38,6 @@ _GROUPS: dict[Role, tuple[str, ...]] = {
     "critic": ("critic", "context_encoder_critic"),
     "actor": ("actor", "context_encoder_actor", "alpha"),
 }
-
-
-class StepObserver(Protocol):
-    """What looks at steps of the optimizer, see :attr:`Learner.observers`."""
-
-    def wants_step(self, learner: Learner, role: Role) -> bool:
-        """Whether the two methods below are to be called at the coming step."""
-
-    def before_step(self, learner: Learner, role: Role, batch: TensorDict) -> None:
-        """The gradients are there; they may be changed, the batch may not."""
-
-    def after_step(self, learner: Learner, role: Role, batch: TensorDict) -> None:
-        """The parameters have moved; the gradients are still there."""
 
 
 class Learner:
@@ -78,8 +65,9 @@ class Learner:
 
     Attributes:
         updates: Updates made.
-        observers: Called around steps of the optimizer, in this order; the first one
-            measures for the log.
+        observers: What looks at steps of the optimizer: pairs of an object with the
+            methods `wants_step`, `before_step` and `after_step` of a
+            :class:`~resel_torchrl.training.Hook`, and their first argument.
         encoders: The loss's context encoders by role, `critic` and `actor`.
 
     Raises:
@@ -152,7 +140,7 @@ class Learner:
         if reuse_policy_context and hasattr(loss, "policy_context"):
             self.policy_context = prepared(loss.policy_context)
         self._metrics = UpdateMetrics(_GROUPS)
-        self.observers: list[StepObserver] = [self._metrics]
+        self.observers: list[tuple[Any, Any]] = [(self._metrics, self)]
         self._sync_is_free = self.device.type == "cpu"
         self.record_with(make_recorder)
 
@@ -202,20 +190,20 @@ class Learner:
                 # A compiled backward pass may give zeros where there is no gradient.
                 for parameter in group["params"]:
                     parameter.grad = None
-        watching = [o for o in self.observers if o.wants_step(self, role)]
-        for observer in watching:
-            observer.before_step(self, role, batch)
+        watching = [(o, of) for o, of in self.observers if o.wants_step(of, role)]
+        for observer, owner in watching:
+            observer.before_step(owner, role, batch)
         if self._sync_is_free:
             check_gradients(self.optimizer.param_groups, self.updates)
         self.optimizer.step()
-        for observer in watching:
-            observer.after_step(self, role, batch)
+        for observer, owner in watching:
+            observer.after_step(owner, role, batch)
         self.optimizer.zero_grad(set_to_none=True)
 
     def _is_observed(self, with_policy: bool) -> bool:
         """Whether any step of the coming update is."""
         roles = _GROUPS if with_policy else ("critic",)
-        return any(o.wants_step(self, role) for role in roles for o in self.observers)
+        return any(o.wants_step(of, role) for role in roles for o, of in self.observers)
 
     @property
     def groups(self) -> dict[str, dict[str, Any]]:

@@ -84,19 +84,6 @@ class CsvLog:
 
     Raises:
         RunError: If the file is shorter than `position`, or has another header.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     log = CsvLog(f"{folder}/a.csv", ["step", "return"])
-    ...     log.write({"step": 1})
-    ...     place = log.position()
-    ...     log.write({"step": 2, "return": -0.5})
-    ...     log.close()
-    ...     log = CsvLog(f"{folder}/a.csv", ["step", "return"], position=place)
-    ...     log.write({"step": 2, "return": -7.0})
-    ...     log.close()
-    ...     print(open(f"{folder}/a.csv").read().split())
-    ['step,return', '1,', '2,-7.0']
     """
 
     def __init__(
@@ -163,20 +150,6 @@ class Records:
     Raises:
         RunError: If rows that the state counts on are gone, or columns are others.
         ValueError: If there are two columns of one name.
-
-    >>> import tempfile
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> records = Records(RunDirectory.create(f"{folder.name}/run", ""), seed=0)
-    >>> records.begin_row(step=0, updates=0)
-    >>> records.add_episode(EpisodeResult(-1.0, 200))
-    >>> records.add_episode(EpisodeResult(-3.0, 100))
-    >>> records.seconds += 2.0
-    >>> row = records.finish_row(step=300, updates=100)
-    >>> [row[name] for name in ("return", "length", "updates_per_second")]
-    [-2.0, 150.0, 50.0]
-    >>> records.write_metrics({"loss_actor": 0.5, **row})
-    >>> records.close()
-    >>> folder.cleanup()
     """
 
     def __init__(
@@ -253,12 +226,7 @@ class Records:
         self._metrics.write(row)
 
     def write_evaluation(self, step: int, result: Evaluation) -> None:
-        """Write a row of eval.csv.
-
-        Args:
-            step: Environment steps so far.
-            result: The evaluation.
-        """
+        """Write a row of eval.csv."""
         returns = " ".join(map(repr, result.returns))
         row = {"step": step, "seed": self.seed, **_summary(result), "returns": returns}
         self._evals.write(row)

@@ -14,7 +14,6 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
-from tensordict import TensorDict
 from torchrl import torchrl_logger
 
 from resel_torchrl._random import generator_states, restore_generators
@@ -29,7 +28,7 @@ from resel_torchrl.training.checkpoint import (
     write_checkpoint,
 )
 from resel_torchrl.training.hooks import Hook, overrides
-from resel_torchrl.training.learner import Learner, Role
+from resel_torchrl.training.learner import Learner
 from resel_torchrl.training.logging import Records
 from resel_torchrl.training.run_directory import RunDirectory
 
@@ -137,9 +136,11 @@ class Trainer:
         }
         for hook in self.hooks:
             if overrides(hook, "before_step") or overrides(hook, "after_step"):
-                learner.observers.append(_StepHook(hook, self))
+                learner.observers.append((hook, self))
         run.lock()
         try:
+            for hook in self.hooks:
+                hook.setup(self)
             progress = self._resume()
             self.records = Records(
                 run,
@@ -406,26 +407,6 @@ class Trainer:
             self.run_directory.unlock()
 
 
-@dataclass
-class _StepHook:
-    """A hook as an observer of the learner's steps."""
-
-    hook: Hook
-    trainer: Trainer
-
-    def wants_step(self, learner: Learner, role: Role) -> bool:
-        """Ask the hook."""
-        return self.hook.wants_step(self.trainer, role)
-
-    def before_step(self, learner: Learner, role: Role, batch: TensorDict) -> None:
-        """Tell the hook."""
-        self.hook.before_step(self.trainer, role, batch)
-
-    def after_step(self, learner: Learner, role: Role, batch: TensorDict) -> None:
-        """Tell the hook."""
-        self.hook.after_step(self.trainer, role, batch)
-
-
 def _sentence(error: Exception) -> str:
     """What an error says, ended by a full stop."""
     text = str(error).strip() or type(error).__name__
@@ -433,7 +414,7 @@ def _sentence(error: Exception) -> str:
 
 
 class UpdateSchedule:
-    """How many updates are due, kept exactly by whole numbers.
+    """Counts the updates that are due, exactly.
 
     Args:
         updates_per_step: Updates per environment step, below or above 1.
@@ -454,14 +435,7 @@ class UpdateSchedule:
         self.steps = 0
 
     def due(self, steps: int = 1) -> int:
-        """Count environment steps and return the updates due after them.
-
-        Args:
-            steps: Number of steps since the last call.
-
-        >>> UpdateSchedule(0.3).due(10)
-        3
-        """
+        """Count environment steps and return the updates due after them."""
         before = self.steps * self.ratio.numerator // self.ratio.denominator
         self.steps += steps
         after = self.steps * self.ratio.numerator // self.ratio.denominator
@@ -480,12 +454,6 @@ def stop_on_signal() -> Iterator[StopRequest]:
     """Turn the first Ctrl-C or SIGTERM into a request; a second one interrupts.
 
     Outside of the main thread, where signals cannot be caught, nothing is changed.
-
-    >>> import os, signal
-    >>> with stop_on_signal() as request:
-    ...     os.kill(os.getpid(), signal.SIGINT)
-    >>> request.signal
-    'SIGINT'
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

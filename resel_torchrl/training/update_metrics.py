@@ -30,21 +30,12 @@ __all__ = [
 class UpdateMetrics:
     """Means over the updates of a row of the log, and what its first update did.
 
-    Sums stay on the learner's device; only :meth:`values` waits for them. As a
-    :class:`~resel_torchrl.training.learner.StepObserver` it measures the first step of
-    each role in a row: the gradient norms, and how far the encoder's contexts move.
+    Sums stay on the learner's device; only :meth:`values` waits for them. As one of the
+    learner's observers it measures the first step of each role in a row: the gradient
+    norms, and how far the encoder's contexts move.
 
     Args:
         roles: The steps of an update.
-
-    >>> metrics = UpdateMetrics(["critic"])
-    >>> metrics.add({"loss_qvalue": torch.tensor(1.0)})
-    >>> metrics.add({"loss_qvalue": torch.tensor(3.0)})
-    >>> metrics.values()
-    {'loss_qvalue': 2.0}
-    >>> metrics.begin_row()
-    >>> metrics.values()
-    {}
     """
 
     def __init__(self, roles: Iterable[str]) -> None:
@@ -114,17 +105,7 @@ class UpdateMetrics:
 
 
 def gradient_norms(groups: Iterable[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """Euclidean norm of the gradient of each group that has one.
-
-    Args:
-        groups: With `params` and `name`, as of
-            :func:`~resel_torchrl.optim.parameter_groups`.
-
-    >>> weight = torch.zeros(2, requires_grad=True)
-    >>> (3 * weight[0] + 4 * weight[1]).backward()
-    >>> gradient_norms([{"params": [weight], "name": "actor"}])
-    {'grad_norm_actor': tensor(5.)}
-    """
+    """Euclidean norm of the gradient of each group that has one."""
     norms = {}
     for group in groups:
         gradients = [p.grad for p in group["params"] if p.grad is not None]
@@ -136,42 +117,21 @@ def gradient_norms(groups: Iterable[Mapping[str, Any]]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def contexts(batch: TensorDict, encoder: TensorDictModuleBase) -> Tensor:
-    """Contexts ``[R, L, C]`` that an encoder makes of a packed batch now, a copy.
-
-    Args:
-        batch: ``[R, L]``.
-        encoder: With an `out_key`.
-    """
+    """Contexts ``[R, L, C]`` that an encoder makes of a packed batch now, a copy."""
     inputs = batch.select(*encoder.in_keys, strict=False)
     with set_recurrent_mode(True):
         return encoder(inputs).get(encoder.out_key).clone()
 
 
 def check_terms(terms: Mapping[str, Tensor], update: int) -> None:
-    """Raise a :class:`NonFiniteLossError` that names a loss which is not finite.
-
-    Args:
-        terms: Scalars by name; those whose names begin with `loss_` are losses.
-        update: Number of the update, for the message.
-
-    >>> check_terms({"loss_qvalue": torch.tensor(1.0), "entropy": torch.tensor(0.5)}, 7)
-    """
+    """Raise a :class:`NonFiniteLossError` that names a loss which is not finite."""
     for name, value in terms.items():
         if name.startswith("loss_") and not math.isfinite(value.detach()):
             raise _complaint(name, float(value.detach()), update)
 
 
 def check_gradients(groups: Iterable[Mapping[str, Any]], update: int) -> None:
-    """Raise a :class:`NonFiniteLossError` that names a group of parameters.
-
-    Args:
-        groups: Groups of an optimizer, with a name and parameters each.
-        update: Number of the update, for the message.
-
-    >>> parameter = torch.zeros(2, requires_grad=True)
-    >>> parameter.sum().backward()
-    >>> check_gradients([{"name": "actor", "params": [parameter]}], 7)
-    """
+    """Raise a :class:`NonFiniteLossError` that names a group of parameters."""
     gradients: dict[str, Sequence[Tensor]] = {
         group["name"]: [p.grad for p in group["params"] if p.grad is not None]
         for group in groups
@@ -188,14 +148,7 @@ def check_gradients(groups: Iterable[Mapping[str, Any]], update: int) -> None:
 
 
 def check_tensors(tensors: Mapping[str, Tensor], update: int) -> None:
-    """Raise a :class:`NonFiniteLossError` that names a tensor with such a value.
-
-    Args:
-        tensors: Floating-point tensors by name, looked at in one go.
-        update: Number of the update, for the message.
-
-    >>> check_tensors({"weight": torch.ones(3)}, 7)
-    """
+    """Raise a :class:`NonFiniteLossError` that names a tensor with such a value."""
     sound = torch.stack([value.isfinite().all().cpu() for value in tensors.values()])
     for (name, value), is_sound in zip(tensors.items(), sound.tolist(), strict=True):
         if not is_sound:
