@@ -151,7 +151,7 @@ class CheckpointStore:
             RunError: If all are damaged, or the one found is of another configuration.
         """
         steps = self.steps()
-        for step, older in zip(steps, [*steps[1:], None], strict=True):
+        for step, older in zip(steps, [*steps, None][1:], strict=True):
             try:
                 self.check(step)
                 return step
