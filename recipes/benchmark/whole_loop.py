@@ -28,7 +28,7 @@ from resel_torchrl.collect import Collector
 from resel_torchrl.config import Config, make_training, to_yaml
 from resel_torchrl.config.build import make_buffer
 from resel_torchrl.envs import make_gym
-from resel_torchrl.training import RunDirectory
+from resel_torchrl.training import RunDirectory, keep_freed_memory
 
 __all__ = [
     "time_collecting",
@@ -222,6 +222,7 @@ def _run(
             ),
         )
         run = RunDirectory.create(config.run_dir, to_yaml(config))
+        keep_freed_memory()  # as the command `train` does
         training = make_training(config, run)
         learner = training.learner
         fill_buffer(learner.batches.replay_buffer, config)

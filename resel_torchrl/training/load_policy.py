@@ -53,7 +53,7 @@ def load_policy(
     >>> load_policy("no/such/run")
     Traceback (most recent call last):
     ...
-    resel_torchrl.training.run_directory.RunError: expected a run directory (one with \
+    resel_torchrl.errors.RunError: expected a run directory (one with \
 a config.yaml), got no/such/run; give the path that the run printed at its start.
     """
     run = RunDirectory.open(run_dir)
