@@ -15,7 +15,7 @@ from recipes.benchmark.measurement import Measurement, at_least_one, seconds_of
 from recipes.benchmark.synthetic import fill_buffer
 from resel_torchrl._random import untouched_generators
 from resel_torchrl.config import Config, make_training, to_yaml
-from resel_torchrl.training import RunDirectory
+from resel_torchrl.training import RunDirectory, keep_freed_memory
 
 
 def time_end_to_end(
@@ -89,9 +89,10 @@ def _run(
             log=dataclasses.replace(config.log, **log),
         )
         run = RunDirectory.create(config.run_dir, to_yaml(config))
+        keep_freed_memory()  # as the command `train` does
         training = make_training(config, run)
         learner = training.learner
-        fill_buffer(learner.replay_buffer, config)
+        fill_buffer(learner.batches.replay_buffer, config)
         training.run()
         with open(run.metrics, newline="") as stream:
             rows = list(csv.DictReader(stream))

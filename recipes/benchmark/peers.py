@@ -50,7 +50,7 @@ def time_torchrl_update(config: Config, *, repetitions: int = 3) -> list[Measure
     precision = matmul_precision(config.train.matmul_precision)
     with untouched_generators(), set_torch_threads(config.threads), precision:
         learner, horizon = synthetic_learner(config)
-        batch = _flat_batch(learner.replay_buffer.sample()).to(config.device)
+        batch = _flat_batch(learner.batches.replay_buffer.sample()).to(config.device)
         sizes = batch["observation"].shape[-1], batch["action"].shape[-1]
         loss = _loss(*sizes, config.agent.hidden_size, config.agent.n_critics)
         loss.to(config.device)

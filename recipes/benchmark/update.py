@@ -74,7 +74,7 @@ def time_update(
     keep_freed_memory()  # as a training run does
     with untouched_generators(), set_torch_threads(config.threads), precision:
         learner, horizon = synthetic_learner(config)
-        packed = learner.pack(learner.replay_buffer.sample(learner.batch_size))
+        packed = learner.batches.sample()
         episodes = int(packed["next", "done"].sum())
         counted = learner
         if settings.cudagraph or settings.compile:

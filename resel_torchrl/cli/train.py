@@ -19,6 +19,7 @@ from resel_torchrl.config.compose import (
 from resel_torchrl.config.launch import make_training, open_run
 from resel_torchrl.config.schema import Config
 from resel_torchrl.errors import ConfigError, RunError
+from resel_torchrl.training import keep_freed_memory
 
 __all__ = [
     "train_command",
@@ -81,6 +82,7 @@ def train_command(arguments: Sequence[str], job: Job = train_job) -> int:
     )
     def run_job(cfg: DictConfig) -> None:
         context = HydraConfig.get()
+        keep_freed_memory()  # results do not change, and each update is faster
         try:
             job(from_hydra(cfg), context.overrides.task)
         except (ConfigError, RunError) as error:

@@ -31,6 +31,7 @@ from resel_torchrl.modules import CORES, Agent, FusedStep
 from resel_torchrl.modules.cores import SequenceCore
 from resel_torchrl.objectives import make_loss
 from resel_torchrl.objectives.make_loss import Loss
+from resel_torchrl.optim import parameter_groups
 from resel_torchrl.replay import (
     EpisodeSampler,
     SegmentSampler,
@@ -41,6 +42,7 @@ from resel_torchrl.training import (
     CudaRecorder,
     Learner,
     LearningRateDecay,
+    PackedBatches,
 )
 
 __all__ = [
@@ -181,25 +183,32 @@ def make_learner(
         packing["state_key"] = agent.actor_encoder.state_key
     else:
         layout = row_layout(replay.batch_size, longest, gap=gap)
-    return Learner(
-        agent,
+    rates = config.optim
+    groups = parameter_groups(
         loss,
+        lr_context_encoder=rates.lr_context_encoder,
+        lr_actor=rates.lr_actor,
+        lr_critic=rates.lr_critic,
+        lr_alpha=rates.lr_alpha,
+    )
+    batches = PackedBatches(
         buffer,
         functools.partial(pack_episodes, **layout._asdict(), **packing),
         batch_size=replay.batch_size,
-        lr_context_encoder=config.optim.lr_context_encoder,
-        lr_actor=config.optim.lr_actor,
-        lr_critic=config.optim.lr_critic,
-        lr_alpha=config.optim.lr_alpha,
-        tau=settings.tau,
-        policy_delay=settings.policy_delay,
         reward_scale=settings.reward_scale,
+        device=config.device,
+    )
+    record = functools.partial(CudaRecorder, torch.device(config.device))
+    return Learner(
+        loss,
+        torch.optim.AdamW(groups, fused=True),
+        batches,
+        policy_delay=settings.policy_delay,
+        target_update=settings.tau,
         reuse_policy_context=settings.reuse_policy_context,
         autocast=settings.autocast,
         compile=settings.compile,
-        make_recorder=functools.partial(CudaRecorder, torch.device(config.device))
-        if settings.cudagraph
-        else None,
+        make_recorder=record if settings.cudagraph else None,
     )
 
 
@@ -698,11 +707,6 @@ def decay_problems(value: Callable[[str], Any]) -> list[str]:
             "optim.decay_steps: expected a first step of 0 or more and a later last "
             f"one, got {steps}; write optim.decay_steps=[FIRST,LAST], or "
             "optim.decay_steps=null for none."
-        )
-    if value("train.cudagraph") is True:
-        problems.append(
-            "optim.decay_steps: expected null with train.cudagraph=true, whose graphs "
-            f"hold the learning rates, got {steps}; leave one of them out."
         )
     return problems
 

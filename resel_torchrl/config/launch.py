@@ -46,10 +46,13 @@ from resel_torchrl.errors import ConfigError, RunError
 from resel_torchrl.modules import make_agent
 from resel_torchrl.training import (
     CheckpointStore,
+    Hook,
+    LoggerHook,
+    PolicySync,
+    Progress,
     RunDirectory,
-    Training,
+    Trainer,
     compiler_problem,
-    keep_freed_memory,
     load_policy,
     open_loggers,
     quiet_storages,
@@ -104,17 +107,20 @@ def open_run(
     return run, config
 
 
-def make_training(config: Config, run: RunDirectory) -> Training:
-    """Puts a run together; it begins where its newest checkpoint left it.
+def make_training(
+    config: Config, run: RunDirectory, hooks: Sequence[Hook] = ()
+) -> Trainer:
+    """Put a run together; it begins where its newest checkpoint left it.
 
     What a resumed run was given (`steps`, `eval`, `log`) is stored in its directory, so
     the next resume goes on with it. PyTorch's threads and precision are set for the
-    whole process, which also keeps the memory that it frees. A warning tells what is
-    planned for steps after the last.
+    whole process. A warning tells what is planned for steps after the last.
 
     Args:
         config: The configuration of the run.
         run: Its directory.
+        hooks: Further hooks, called after the fall of the learning rates and before
+            the loggers.
 
     Raises:
         ConfigError: If task and loss do not fit.
@@ -135,7 +141,6 @@ def make_training(config: Config, run: RunDirectory) -> Training:
         torchrl_logger.warning(sentence)
     torch.set_num_threads(config.threads)
     set_matmul_precision(config.train.matmul_precision)
-    keep_freed_memory()
     quiet_storages()
     seed_generators(config.seed)
     options = agent_options(config)
@@ -147,7 +152,9 @@ def make_training(config: Config, run: RunDirectory) -> Training:
         config, agent, task, replay_buffer
     )
     stored = {k: v for k, v in to_dict(config).items() if k not in FREE_KEYS}
-    training = Training(
+    decay = make_decay(config)
+    names, project = config.log.loggers, config.log.project
+    trainer = Trainer(
         run,
         CheckpointStore(run.checkpoints, stored, kept=config.log.checkpoints_kept),
         collector,
@@ -160,11 +167,9 @@ def make_training(config: Config, run: RunDirectory) -> Training:
         seed=config.seed,
         steps=config.steps,
         updates_per_step=config.train.updates_per_step,
-        decay=make_decay(config),
         log_interval=config.log.interval,
         eval_interval=config.eval.interval,
         checkpoint_interval=config.log.checkpoint_interval,
-        policy_copy=policy_copy,
         measures=task.measures,
         description={
             "observation_size": task.observation_size,
@@ -172,12 +177,17 @@ def make_training(config: Config, run: RunDirectory) -> Training:
             "agent": options,
             "acting": eval_policy.mode,
         },
-        loggers=open_loggers(config.log.loggers, run.path, project=config.log.project),
-        console=config.log.console,
+        hooks=[
+            *([] if policy_copy is None else [PolicySync(policy_copy)]),
+            *([] if decay is None else [decay]),
+            *hooks,
+            *map(LoggerHook, open_loggers(names, run.path, project=project)),
+            *([Progress()] if config.log.console else []),
+        ],
     )
     if config != load_config(run.config):
         run.write_config(to_yaml(config))  # resumed with another number of steps
-    return training
+    return trainer
 
 
 def evaluate_run(

@@ -4,6 +4,7 @@ Everything here takes plain arguments and knows neither a task nor the configura
 """
 
 from resel_torchrl.errors import DamagedCheckpointError, NonFiniteLossError, RunError
+from resel_torchrl.training.batches import PackedBatches
 from resel_torchrl.training.checkpoint import (
     CheckpointStore,
     buffer_state,
@@ -13,38 +14,43 @@ from resel_torchrl.training.cuda_graphs import (
     CompiledFunction,
     CudaRecorder,
     compiler_problem,
-    keep_freed_memory,
-    matmul_precision,
-    set_matmul_precision,
 )
-from resel_torchrl.training.hooks import LearningRateDecay, UpdateSchedule
+from resel_torchrl.training.hooks import (
+    Hook,
+    LearningRateDecay,
+    PolicySync,
+    SchedulerHook,
+    set_learning_rate,
+)
 from resel_torchrl.training.learner import Learner
 from resel_torchrl.training.load_policy import load_policy
-from resel_torchrl.training.logging import (
-    CsvLog,
-    Progress,
-    Records,
-    open_loggers,
+from resel_torchrl.training.logging import LoggerHook, Progress, open_loggers
+from resel_torchrl.training.process import (
+    keep_freed_memory,
+    matmul_precision,
     quiet_storages,
-    stop_on_signal,
+    set_matmul_precision,
 )
 from resel_torchrl.training.run_directory import RunDirectory
-from resel_torchrl.training.trainer import Training
+from resel_torchrl.training.trainer import Trainer, UpdateSchedule
 
 __all__ = [
     "CheckpointStore",
     "CompiledFunction",
-    "CsvLog",
     "CudaRecorder",
     "DamagedCheckpointError",
+    "Hook",
     "Learner",
     "LearningRateDecay",
+    "LoggerHook",
     "NonFiniteLossError",
+    "PackedBatches",
+    "PolicySync",
     "Progress",
-    "Records",
     "RunDirectory",
     "RunError",
-    "Training",
+    "SchedulerHook",
+    "Trainer",
     "UpdateSchedule",
     "buffer_state",
     "compiler_problem",
@@ -54,6 +60,6 @@ __all__ = [
     "matmul_precision",
     "open_loggers",
     "quiet_storages",
+    "set_learning_rate",
     "set_matmul_precision",
-    "stop_on_signal",
 ]

@@ -1,4 +1,8 @@
-"""Checkpoints that are whole or not there, and that know what they belong to."""
+"""Checkpoints that are whole or not there, and that know what they belong to.
+
+`torchrl.checkpoint` writes beside and renames too, but keeps no checksums, does not
+sync to the disk, and loads a changed file without a word.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict
+from torch import Tensor
 from torchrl import torchrl_logger
 from torchrl.data import ReplayBuffer
 
@@ -20,6 +25,7 @@ from resel_torchrl.errors import DamagedCheckpointError, RunError
 __all__ = [
     "CheckpointStore",
     "buffer_state",
+    "check_storable",
     "load_buffer_state",
     "write_checkpoint",
 ]
@@ -31,7 +37,7 @@ FORMAT = 1
 def write_checkpoint(
     path: Path, parts: Mapping[str, Any], description: Mapping[str, Any]
 ) -> None:
-    """Writes a checkpoint directory beside its place, then renames it there.
+    """Write a checkpoint directory beside its place, then rename it there.
 
     Args:
         path: The directory to be.
@@ -59,6 +65,27 @@ def write_checkpoint(
     os.replace(beside, path)
 
 
+def check_storable(tree: Any, where: str) -> None:
+    """Raise a TypeError that names what could be written and not be read again.
+
+    Args:
+        tree: Nested containers.
+        where: What they are, for the message.
+    """
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            check_storable(key, where)
+            check_storable(value, f"{where}[{key!r}]")
+    elif type(tree) in (list, tuple):
+        for number, value in enumerate(tree):
+            check_storable(value, f"{where}[{number}]")
+    elif tree is not None and type(tree) not in (Tensor, bool, int, float, str):
+        raise TypeError(
+            f"expected tensors, numbers, text and containers of these, got a "
+            f"{type(tree).__name__} in {where}; turn it into one of them."
+        )
+
+
 def _digest(file: Path) -> str:
     digest = hashlib.sha256()
     with open(file, "rb") as stream:
@@ -68,7 +95,7 @@ def _digest(file: Path) -> str:
 
 
 class CheckpointStore:
-    """The checkpoints of one run, newest first.
+    """The checkpoints of one run.
 
     Args:
         folder: Directory of the checkpoints.
@@ -76,7 +103,7 @@ class CheckpointStore:
             None reads any.
         kept: Checkpoints kept.
 
-    >>> import tempfile, torch
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     store = CheckpointStore(folder, {"seed": 0}, kept=2)
     ...     for step in (10, 20, 30):
@@ -97,31 +124,26 @@ class CheckpointStore:
         self.kept = kept
 
     def path(self, step: int) -> Path:
-        """Where the checkpoint of a step lies."""
+        """Return where the checkpoint of a step lies."""
         return self.folder / f"step_{step:010d}"
 
     def steps(self) -> list[int]:
-        """Steps with a checkpoint, newest first."""
-        if not self.folder.is_dir():
-            return []
+        """Return the steps with a checkpoint, newest first."""
         names = (entry.name for entry in self.folder.glob("step_*"))
         return sorted((int(name.split("_")[1]) for name in names), reverse=True)
 
     def save(self, step: int, parts: Mapping[str, Any], **description: Any) -> Path:
-        """Writes a checkpoint, then removes those beyond the number kept."""
+        """Write a checkpoint, then remove those beyond the number kept."""
         for leftover in self.folder.glob(".part-*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        write_checkpoint(
-            self.path(step),
-            parts,
-            {"step": step, "belongs_to": self.belongs_to, **description},
-        )
+        description = {"step": step, "belongs_to": self.belongs_to, **description}
+        write_checkpoint(self.path(step), parts, description)
         for old in self.steps()[self.kept :]:
             shutil.rmtree(self.path(old))
         return self.path(step)
 
     def newest(self) -> int | None:
-        """The newest whole checkpoint, or None if there is none at all.
+        """Return the newest whole checkpoint's step, or None if there is none at all.
 
         A damaged one is passed over; TorchRL's logger warns and names the older one.
 
@@ -132,6 +154,7 @@ class CheckpointStore:
         for step, older in zip(steps, [*steps, None][1:], strict=True):
             try:
                 self.check(step)
+                return step
             except DamagedCheckpointError as error:
                 if older is None:
                     raise DamagedCheckpointError(
@@ -142,14 +165,13 @@ class CheckpointStore:
                 torchrl_logger.warning(
                     f"{error.fault} Falling back on the older {self.path(older)}."
                 )
-            else:
-                return step
         return None
 
     def manifest(self, step: int) -> dict[str, Any]:
-        """What a checkpoint says of itself.
+        """Return what a checkpoint says of itself.
 
         Raises:
+            RunError: If there is none of this step.
             DamagedCheckpointError: If its manifest is not there or not readable.
         """
         path = self.path(step)
@@ -165,16 +187,20 @@ class CheckpointStore:
             raise self._damaged(
                 step, f"{path} is damaged: expected a readable {MANIFEST}, got: {error}"
             ) from None
-        if not _is_whole(manifest):
+        try:
+            entries = manifest["files"].values()
+            _ = manifest["format"], manifest["belongs_to"]
+            _ = [(entry["bytes"], entry["sha256"]) for entry in entries]
+        except (TypeError, KeyError, AttributeError):
             raise self._damaged(
                 step,
                 f"{path} is damaged: expected format, belongs_to and the size and "
                 f"checksum of each file in {MANIFEST}, got less",
-            )
+            ) from None
         return manifest
 
     def check(self, step: int) -> None:
-        """Compares a checkpoint with its manifest and with the configuration.
+        """Compare a checkpoint with its manifest and with the configuration.
 
         Raises:
             DamagedCheckpointError: If a file is missing, cut short or changed.
@@ -199,11 +225,9 @@ class CheckpointStore:
                     step,
                     f"{file} is damaged: its checksum is not the one of its manifest",
                 )
-        differences = []
-        if self.belongs_to is not None:
-            found = manifest["belongs_to"]
-            differences = list(_differences(self.belongs_to, found, ""))
-        if differences:
+        if self.belongs_to is None:
+            return
+        if differences := list(_differences(self.belongs_to, manifest["belongs_to"])):
             raise RunError(
                 f"{path} was written with another configuration: "
                 f"{'; '.join(differences)}. Put the run's own config.yaml back, or "
@@ -211,7 +235,7 @@ class CheckpointStore:
             )
 
     def load(self, step: int, part: str) -> Any:
-        """The content of one part, on the CPU.
+        """Return the content of one part, on the CPU.
 
         Raises:
             DamagedCheckpointError: If it cannot be read.
@@ -224,55 +248,38 @@ class CheckpointStore:
 
     def _damaged(self, step: int, fault: str) -> DamagedCheckpointError:
         others = ", ".join(str(other) for other in self.steps() if other != step)
-        cure = (
-            f"load another (steps with one: {others})"
-            if others
-            else "start a new run with another run_dir"
-        )
+        cure = "start a new run with another run_dir"
+        if others:
+            cure = f"load another (steps with one: {others})"
         return DamagedCheckpointError(
             f"{fault}.", f"Put the checkpoint back from a copy, or {cure}."
         )
 
 
-def _is_whole(manifest: Any) -> bool:
-    return (
-        isinstance(manifest, dict)
-        and {"format", "belongs_to", "files"} <= manifest.keys()
-        and isinstance(manifest["files"], dict)
-        and all(
-            isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys()
-            for entry in manifest["files"].values()
-        )
-    )
-
-
-def _differences(expected: Any, got: Any, prefix: str) -> Iterator[str]:
+def _differences(expected: Any, got: Any, prefix: str = "") -> Iterator[str]:
     if isinstance(expected, dict) and isinstance(got, dict):
         for key in sorted({*expected, *got}):
-            yield from _differences(
-                expected.get(key), got.get(key), f"{prefix}.{key}" if prefix else key
-            )
+            name = f"{prefix}.{key}" if prefix else key
+            yield from _differences(expected.get(key), got.get(key), name)
     elif expected != got:
         yield f"{prefix}: expected {expected!r}, got {got!r}"
 
 
 def buffer_state(replay_buffer: ReplayBuffer) -> dict[str, Any]:
-    """Entries written so far, the writer's place, and the sampler with its index.
+    """Return the entries written so far, the writer's place, the sampler's index.
 
     Args:
         replay_buffer: Buffer on a TensorStorage, such as LazyTensorStorage.
 
-    >>> import torch
     >>> from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-    >>> buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(1000))
-    >>> _ = buffer.extend(TensorDict({"a": torch.arange(3)}, [3]))
-    >>> state = buffer_state(buffer)
-    >>> state["entries"]["a"].tolist()
-    [0, 1, 2]
-    >>> other = TensorDictReplayBuffer(storage=LazyTensorStorage(1000))
-    >>> load_buffer_state(other, state)
-    >>> len(other), other[2]["a"].item()
-    (3, 2)
+    >>> full, empty = (
+    ...     TensorDictReplayBuffer(storage=LazyTensorStorage(3)) for _ in range(2)
+    ... )
+    >>> _ = full.extend(TensorDict({"a": torch.arange(2)}, [2]))
+    >>> load_buffer_state(empty, buffer_state(full))
+    >>> _ = empty.extend(TensorDict({"a": torch.tensor([7])}, [1]))
+    >>> empty[:]["a"].tolist()
+    [0, 1, 7]
     """
     filled = len(replay_buffer)
     entries: dict[str, Any] = {}
@@ -289,22 +296,15 @@ def buffer_state(replay_buffer: ReplayBuffer) -> dict[str, Any]:
 
 
 def load_buffer_state(replay_buffer: ReplayBuffer, state: Mapping[str, Any]) -> None:
-    """Fills an empty buffer from :func:`buffer_state`.
+    """Fill an empty buffer from :func:`buffer_state`.
 
     Args:
         replay_buffer: Buffer made with the same arguments as the one that was saved.
         state: From :func:`buffer_state`.
 
-    >>> import torch
     >>> from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-    >>> full, empty = (
-    ...     TensorDictReplayBuffer(storage=LazyTensorStorage(3)) for _ in range(2)
-    ... )
-    >>> _ = full.extend(TensorDict({"a": torch.arange(2)}, [2]))
-    >>> load_buffer_state(empty, buffer_state(full))
-    >>> _ = empty.extend(TensorDict({"a": torch.tensor([7])}, [1]))
-    >>> empty[:]["a"].tolist()
-    [0, 1, 7]
+    >>> buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(3))
+    >>> load_buffer_state(buffer, buffer_state(buffer))
     """
     if state["size"]:
         entries = TensorDict(dict(state["entries"]), [state["size"]])

@@ -1,16 +1,13 @@
-"""CUDA graphs of a function of batches: launched as a whole, without Python."""
+"""Faster ways to run a function of batches: CUDA graphs, torch.compile, bfloat16."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import functools
-import platform
 import sysconfig
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from tensordict import TensorDict
@@ -30,29 +27,20 @@ __all__ = [
     "StaticBatch",
     "compiler_problem",
     "in_bfloat16",
-    "keep_freed_memory",
-    "matmul_precision",
-    "moved",
-    "set_matmul_precision",
+    "layout",
 ]
 
 Outputs = Mapping[str, Tensor]
-#: Takes a function down and returns what runs it again, on the same memory.
+#: Captures a function and returns its replay, on the same memory.
 Recorder = Callable[[Callable[[], Outputs]], Callable[[], Outputs]]
 
 
 class StaticBatch:
-    """A batch whose entries stay where they are while their values change.
+    """A batch whose entries keep their memory while their values change.
 
     Args:
         batch: ``[R, L]``; it is copied. An entry that stores one column for all, as
             :func:`~resel_torchrl.replay.pack_episodes` makes them, keeps doing so.
-
-    >>> static = StaticBatch(TensorDict(reward=torch.zeros(1, 3), batch_size=[1, 3]))
-    >>> entry = static.batch["reward"]
-    >>> static.fill(TensorDict(reward=torch.ones(1, 3), batch_size=[1, 3]))
-    >>> entry
-    tensor([[1., 1., 1.]])
     """
 
     def __init__(self, batch: TensorDict) -> None:
@@ -64,17 +52,13 @@ class StaticBatch:
             self.batch.set(key, self._stored[key].expand_as(value))
 
     def fill(self, batch: TensorDict) -> None:
-        """Copies the values of a batch of the same layout."""
+        """Copy the values of a batch of the same layout."""
         for key, value in batch.items(True, True):
             self._stored[key].copy_(_stored(value))
 
 
 def layout(batch: TensorDict) -> Hashable:
-    """What two batches share if one fits into the memory of the other.
-
-    >>> layout(TensorDict(reward=torch.zeros(1, 3), batch_size=[1, 3]))
-    (('reward', torch.Size([1, 3]), torch.float32, torch.Size([1, 3])),)
-    """
+    """Keys, shapes and types of a batch: a batch of the same fits into its memory."""
     entries = sorted(batch.items(True, True), key=lambda entry: str(entry[0]))
     return tuple(
         (key, value.shape, value.dtype, _stored(value).shape) for key, value in entries
@@ -87,7 +71,7 @@ def _stored(value: Tensor) -> Tensor:
 
 
 class CudaRecorder:
-    """Records as CUDA graphs, which share their memory: they never run side by side.
+    """Captures functions as CUDA graphs that share memory: they never run side by side.
 
     A replay may overwrite what the one before returned, of whichever graph. A new round
     of graphs wants a new recorder: the memory ends with the last graph on it.
@@ -106,7 +90,7 @@ class CudaRecorder:
         self._pool: Any = None
 
     def __call__(self, function: Callable[[], Outputs]) -> Callable[[], Outputs]:
-        """Records the launches of `function`, which runs none of them yet."""
+        """Capture the launches of `function`, which runs none of them yet."""
         with torch.cuda.device(self.device):
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
@@ -122,7 +106,7 @@ class CudaRecorder:
 
 
 class GraphedFunction:
-    """A function of batches that is recorded once for each layout of them.
+    """A function of batches that is recorded once for each layout and then replayed.
 
     The first calls with a layout run as they are: they build what is built once, such
     as the moments of an optimizer and compiled kernels. The next call records, and it
@@ -133,21 +117,6 @@ class GraphedFunction:
         function: From a batch to tensors by name.
         record: How; :class:`CudaRecorder` on a GPU.
         warm_up: Calls with each layout that run as they are, at least 1.
-
-    Raises:
-        ValueError: If there is no call to warm up.
-
-    >>> def run_again(function):
-    ...     return function
-    >>> total = torch.zeros(())
-    >>> def add(batch):
-    ...     return {"total": total.add_(batch["reward"].sum())}
-    >>> graphed = GraphedFunction(add, run_again, warm_up=1)
-    >>> for value in (1.0, 2.0, 3.0):
-    ...     reward = torch.full((1, 2), value)
-    ...     outputs = graphed(TensorDict(reward=reward, batch_size=[1, 2]))
-    >>> outputs["total"], graphed.n_recorded
-    (tensor(12.), 1)
     """
 
     def __init__(
@@ -174,7 +143,7 @@ class GraphedFunction:
         return len(self._recorded)
 
     def __call__(self, batch: TensorDict) -> Outputs:
-        """Runs the function; what it returns is overwritten by later calls."""
+        """Run the function; what it returns is overwritten by later calls."""
         key = layout(batch)
         if key not in self._recorded:
             calls = self._calls[key] = self._calls.get(key, 0) + 1
@@ -222,7 +191,7 @@ class CompiledFunction:
         return len(self._layouts)
 
     def __call__(self, batch: TensorDict, *others: Tensor) -> Any:
-        """Runs the function; the first call with a layout compiles it."""
+        """Run the function; the first call with a layout compiles it."""
         with torch._dynamo.config.patch(_LIMITS):
             if (key := (layout(batch), len(others))) in self._layouts:
                 return self._compiled(batch, *others)
@@ -241,7 +210,7 @@ class CompiledFunction:
 
 
 def compiler_problem(device: torch.device) -> str | None:
-    """What `torch.compile` lacks here, or None.
+    """Name what `torch.compile` lacks on this machine, and its cure; None if nothing.
 
     It writes C++ for a CPU and Triton for a GPU, whose launchers are C; both are
     compiled against Python's headers.
@@ -265,60 +234,8 @@ def compiler_problem(device: torch.device) -> str | None:
     return None
 
 
-Precision = Literal["highest", "high", "medium"]
-
-
-def set_matmul_precision(precision: Precision) -> None:
-    """Sets it for the whole process, cuDNN's operations included.
-
-    PyTorch by itself lets cuDNN use TF32, which keeps 10 bits of the 23 behind the
-    point, wherever a GPU has it.
-
-    Args:
-        precision: `highest` for float32 throughout, `high` or `medium` as
-            `torch.set_float32_matmul_precision` has them.
-
-    >>> with matmul_precision("highest"):
-    ...     set_matmul_precision("high")
-    ...     torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    ('high', True)
-    """
-    torch.set_float32_matmul_precision(precision)
-    torch.backends.cudnn.allow_tf32 = precision != "highest"
-
-
-@contextlib.contextmanager
-def matmul_precision(precision: Precision) -> Iterator[None]:
-    """Sets it inside, and what it was before at the end.
-
-    Args:
-        precision: As of :func:`set_matmul_precision`.
-
-    >>> with matmul_precision("high"):
-    ...     torch.get_float32_matmul_precision()
-    'high'
-    """
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    set_matmul_precision(precision)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
-
-
 def in_bfloat16(function: Callable, device_type: str) -> Callable:
-    """Has a function's matrix products made in bfloat16, by :class:`torch.autocast`.
-
-    Args:
-        function: Of tensors.
-        device_type: `cpu` or `cuda`.
-
-    >>> def product():
-    ...     return torch.ones(2, 2) @ torch.ones(2, 2)
-    >>> product().dtype, in_bfloat16(product, "cpu")().dtype
-    (torch.float32, torch.bfloat16)
-    """
+    """Wrap a function: its matrix products are made in bfloat16 (`torch.autocast`)."""
 
     @functools.wraps(function)
     def run(*arguments):
@@ -327,47 +244,3 @@ def in_bfloat16(function: Callable, device_type: str) -> Callable:
             return function(*arguments)
 
     return run
-
-
-def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """A tensor on a device; the host does not wait for its way to a GPU.
-
-    It goes through page-locked memory, which PyTorch keeps until the copy is made. From
-    any other memory the host would wait until the GPU has done all that came before.
-
-    Args:
-        tensor: anywhere.
-        device: where to.
-
-    >>> moved(torch.ones(2), "cpu")
-    tensor([1., 1.])
-    """
-    device = torch.device(device)
-    if tensor.device.type == "cpu" and device.type == "cuda":
-        return tensor.contiguous().pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
-
-
-# Of glibc's mallopt, number and value: blocks of up to 32 MiB (the most it takes) come
-# from the heap, which grows by 64 MiB and never shrinks.
-_OPTIONS = {-3: 32 << 20, -2: 64 << 20, -1: 2**31 - 1}
-
-
-def keep_freed_memory() -> bool:
-    """Has the process keep what it frees for its next use, if its C library is glibc.
-
-    Every update needs the same memory as the one before. By itself glibc hands much of
-    it back to the system in between, which has to clear it page by page when it is
-    asked for again: some twentieth of the time of an update on a CPU. The process then
-    stays as large as it has been at its largest. Results do not change.
-
-    Returns:
-        Whether the C library has this choice.
-
-    >>> keep_freed_memory() in (True, False)
-    True
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    mallopt = ctypes.CDLL(None).mallopt
-    return all([mallopt(option, value) for option, value in _OPTIONS.items()])

@@ -23,9 +23,9 @@ def load_policy(
     deterministic: bool = True,
     mode: Literal["auto", "eager", "fused"] | None = None,
 ) -> RecurrentPolicy:
-    """Loads the policy of a run, without its environment, buffer and optimizer.
+    """Load the policy of a run, without its environment, buffer and optimizer.
 
-    The policy keeps its own memory. A Gymnasium loop::
+    The policy keeps its own hidden state. A Gymnasium loop::
 
         policy = load_policy("runs/pendulum_v/lstm-seed0")
         observation, reward, done = env.reset()[0], None, False
@@ -53,7 +53,7 @@ def load_policy(
     >>> load_policy("no/such/run")
     Traceback (most recent call last):
     ...
-    resel_torchrl.training.run_directory.RunError: expected a run directory (one with \
+    resel_torchrl.errors.RunError: expected a run directory (one with \
 a config.yaml), got no/such/run; give the path that the run printed at its start.
     """
     run = RunDirectory.open(run_dir)

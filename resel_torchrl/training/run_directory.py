@@ -1,4 +1,4 @@
-"""The directory that holds all there is of one run."""
+"""The directory of one run: its files and its lock."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class RunDirectory:
 
     @classmethod
     def create(cls, path: str | Path, config_text: str) -> RunDirectory:
-        """Makes a new run directory and stores its configuration in it.
+        """Make a new run directory and store its configuration in it.
 
         Args:
             path: A directory that does not exist, or an empty one.
@@ -66,14 +66,14 @@ class RunDirectory:
         return run
 
     def write_config(self, text: str) -> None:
-        """Stores the configuration, whole or not at all."""
+        """Store the configuration, whole or not at all."""
         beside = self.config.with_suffix(".part")
         beside.write_text(text)
         os.replace(beside, self.config)
 
     @classmethod
     def open(cls, path: str | Path) -> RunDirectory:
-        """A run directory that is there already.
+        """Return a run directory that is there already.
 
         Raises:
             RunError: If it is none.
@@ -87,7 +87,7 @@ class RunDirectory:
         return run
 
     def lock(self) -> None:
-        """Takes the directory for this process, until :meth:`unlock`.
+        """Lock the directory for this process, until :meth:`unlock`.
 
         A lock that a process has left behind by dying is taken over.
 
@@ -118,7 +118,7 @@ class RunDirectory:
         os.replace(beside, self._lock)
 
     def unlock(self) -> None:
-        """Gives the directory free."""
+        """Release the lock."""
         self._lock.unlink(missing_ok=True)
 
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from torchrl import torchrl_logger
@@ -14,28 +21,28 @@ from resel_torchrl.collect import (
     EpisodeCollector,
     EpisodeResult,
     Evaluation,
-    PolicyCopy,
     ProcessCollector,
-    SharedWeights,
 )
 from resel_torchrl.errors import NonFiniteLossError, RunError
 from resel_torchrl.training.checkpoint import (
     CheckpointStore,
     buffer_state,
+    check_storable,
     load_buffer_state,
     write_checkpoint,
 )
-from resel_torchrl.training.hooks import LearningRateDecay, UpdateSchedule
+from resel_torchrl.training.hooks import Hook, overrides
 from resel_torchrl.training.learner import Learner
-from resel_torchrl.training.logging import Progress, Records, stop_on_signal
+from resel_torchrl.training.logging import Records
 from resel_torchrl.training.run_directory import RunDirectory
 
-__all__ = [
-    "Training",
-]
+if TYPE_CHECKING:
+    from resel_torchrl.collect import EpisodeCollector
+
+__all__ = ["Trainer", "UpdateSchedule", "stop_on_signal"]
 
 
-class Training:
+class Trainer:
     """One run, from its first step or from a checkpoint to its last step.
 
     Args:
@@ -51,21 +58,23 @@ class Training:
         steps: Environment steps of the whole run; a multiple of the collector's
             `num_envs`.
         updates_per_step: Critic updates per environment step after the random phase.
-        decay: How the learning rates fall; None keeps them.
         log_interval: Environment steps per row of metrics.csv.
         eval_interval: Environment steps between evaluations; 0 for none.
         checkpoint_interval: Environment steps between checkpoints.
-        policy_copy: The acting copy, where acting is not done on the learner's device
-            (:class:`~resel_torchrl.collect.PolicyCopy`) or not in its process
-            (:class:`~resel_torchrl.collect.SharedWeights`).
         measures: Names of what the environment measures an episode by beside the
             return: further columns of metrics.csv and eval.csv.
         description: What a checkpoint's manifest says of the agent.
-        loggers: TorchRL loggers beside the CSV files.
-        console: Whether to show a progress line.
+        hooks: Called in this order, see :class:`~resel_torchrl.training.Hook`.
+
+    Attributes:
+        learning: Whether updates are made: the random phase is over.
+        records: The CSV files, and the time spent.
+        evaluation_seconds: What the last evaluation took.
 
     Raises:
-        ValueError: If the environments cannot make exactly so many steps together.
+        ValueError: If the environments cannot make exactly so many steps together, or
+            two hooks have one name.
+        RunError: If the newest checkpoint does not go with the run.
 
     >>> import tempfile
     >>> from resel_torchrl.config import compose, make_training, open_run
@@ -90,20 +99,23 @@ class Training:
         seed: int,
         steps: int,
         updates_per_step: float = 1.0,
-        decay: LearningRateDecay | None = None,
         log_interval: int = 1000,
         eval_interval: int = 1000,
         checkpoint_interval: int = 50_000,
-        policy_copy: PolicyCopy | SharedWeights | None = None,
         measures: Sequence[str] = (),
         description: Mapping[str, Any] | None = None,
-        loggers: Sequence[Any] = (),
-        console: bool = True,
+        hooks: Sequence[Hook] = (),
     ) -> None:
         if steps % collector.num_envs:
             raise ValueError(
                 f"expected steps that {collector.num_envs} environments can make "
                 f"together, a multiple of {collector.num_envs}, got {steps}."
+            )
+        names = [hook.name for hook in hooks]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"expected hooks of different names, got {', '.join(names)}; override "
+                "the property `name` of one."
             )
         self.run_directory = run
         self.checkpoints = checkpoints
@@ -112,24 +124,36 @@ class Training:
         self.evaluation = evaluation
         self.steps = steps
         self.schedule = UpdateSchedule(updates_per_step)
-        self.decay = decay
         self.log_interval = log_interval
-        self.eval_interval = eval_interval
+        self.eval_interval = eval_interval if evaluation else 0
         self.checkpoint_interval = checkpoint_interval
-        self.policy_copy = policy_copy
         self.measures = tuple(measures)
         self.description = dict(description or {})
-        self.console = console
-        self._learning = False
+        self.hooks = tuple(hooks)
+        self.learning = False
+        self.evaluation_seconds = 0.0
+        self._stop_reason: str | None = None
+        self._telling = {
+            event: [hook for hook in self.hooks if overrides(hook, event)]
+            for event in vars(Hook)
+            if event.startswith("on_")
+        }
+        for hook in self.hooks:
+            if overrides(hook, "before_step") or overrides(hook, "after_step"):
+                learner.observers.append((hook, self))
         run.lock()
         try:
+            for hook in self.hooks:
+                hook.setup(self)
             progress = self._resume()
             self.records = Records(
                 run,
                 seed=seed,
                 measures=self.measures,
-                training_measures=collector.curriculum_measures,
-                loggers=loggers,
+                columns=[
+                    *collector.curriculum_measures,
+                    *(name for hook in self.hooks for name in hook.columns),
+                ],
                 state=progress,
             )
         except BaseException:
@@ -139,7 +163,7 @@ class Training:
         self._saved_at = self.collector.steps if progress else -1
 
     def run(self) -> None:
-        """Runs to the last step, or until Ctrl-C or SIGTERM.
+        """Run to the last step, or until a hook stops it, or until Ctrl-C or SIGTERM.
 
         Raises:
             KeyboardInterrupt: After a signal, once the run is saved and the way to go
@@ -148,52 +172,59 @@ class Training:
                 finite. What there is of the run is saved before, and the message says
                 where.
         """
-        collector = self.collector
-        self.records.begin_row(collector.steps, self.learner.updates)
-        progress = Progress(
-            self.steps,
-            done=collector.steps,
-            eval_interval=self.eval_interval if self.evaluation else 0,
-            shown=self.console,
-        )
+        self._stop_reason = None
         try:
-            with stop_on_signal() as stop, progress:
-                while collector.steps < self.steps and stop.signal is None:
-                    self._step(progress)
+            with stop_on_signal() as request:
+                self.records.begin_row(self.collector.steps, self.learner.updates)
+                self._tell("on_start")
+                while self.collector.steps < self.steps:
+                    if request.signal or self._stop_reason:
+                        break
+                    self._step()
             self._save()
         finally:
             self._close()
-        if collector.steps < self.steps:
+        if self.collector.steps < self.steps:
             torchrl_logger.info(
-                f"Stopped by {stop.signal} at step {collector.steps} and saved. Go on "
-                f"with: resume={self.run_directory.path}"
+                f"Stopped by {request.signal or self._stop_reason} at step "
+                f"{self.collector.steps} and saved. Go on with: "
+                f"resume={self.run_directory.path}"
             )
-            raise KeyboardInterrupt
+            if request.signal:
+                raise KeyboardInterrupt
 
-    def _step(self, progress: Progress) -> None:
+    def stop(self, reason: str) -> None:
+        """End :meth:`run` after the step under way; the run is saved and can go on.
+
+        Args:
+            reason: Why, for the log.
+        """
+        self._stop_reason = reason
+
+    def _step(self) -> None:
         began = time.perf_counter()
         before = self.collector.steps
-        ended = self._collect()
-        self.records.episodes(ended)
-        for result in ended:
-            progress.episode(result.episode_return)
+        for result in self._collect():
+            self.records.add_episode(result)
+            self._tell("on_episode", result)
+        self._tell("on_step")
         step = self.collector.steps
-        updates = self._update(step - before)
-        seconds = time.perf_counter() - began
-        progress.step(step - before, updates, seconds)
-        self.records.spend(seconds)
+        self._update(step - before)
+        self.records.seconds += time.perf_counter() - began
 
         def due(interval: int) -> bool:
             return before // interval < step // interval
 
         if due(self.log_interval):
             self._log()
-        if self.evaluation and self.eval_interval and due(self.eval_interval):
-            began = time.perf_counter()
+        if self.eval_interval and due(self.eval_interval):
             self._evaluate()
-            progress.evaluation(time.perf_counter() - began)
         if due(self.checkpoint_interval):
             self._save()
+
+    def _tell(self, event: str, *arguments: Any) -> None:
+        for hook in self._telling[event]:
+            getattr(hook, event)(self, *arguments)
 
     def _collect(self) -> list[EpisodeResult]:
         try:
@@ -215,42 +246,32 @@ class Training:
                 f"{', '.join(got) or 'nothing'}"
             )
 
-    def _update(self, steps: int) -> int:
-        if not self._learning:
+    def _update(self, steps: int) -> None:
+        """Make the updates that are due after some environment steps."""
+        if not self.learning:
             # From the next step on, there is an episode to learn from.
-            ready = len(self.learner.replay_buffer) > 0
-            self._learning = ready and not self.collector.in_random_phase
-            return 0
-        due = self.schedule.due(steps)
-        if self.decay is not None:
-            share = self.decay.share(self.collector.steps)
-            self.learner.scale_learning_rates(share)
+            ready = len(self.learner.batches.replay_buffer) > 0
+            self.learning = ready and not self.collector.in_random_phase
+            return
         try:
-            for _ in range(due):
+            for _ in range(self.schedule.due(steps)):
                 self.learner.update()
-                if self.policy_copy is not None:
-                    self.policy_copy.updated()
+                self._tell("on_update")
         except NonFiniteLossError as error:
             self._learner_failed(error)
-        return due
 
     def _log(self) -> None:
         try:
             values = self.learner.metrics()
         except NonFiniteLossError as error:
             self._learner_failed(error)
-        self.records.write_metrics(
-            self.collector.steps,
-            self.learner.updates,
-            values
-            | {
-                "episodes": self.collector.episodes,
-                "weight_age": 0 if self.policy_copy is None else self.policy_copy.age,
-            },
-        )
+        values |= {"episodes": self.collector.episodes, "weight_age": 0}
+        values |= self.records.finish_row(self.collector.steps, self.learner.updates)
+        self._tell("on_log", values)
+        self.records.write_metrics(values)
 
     def _evaluate(self) -> None:
-        step = self.collector.steps
+        step, began = self.collector.steps, time.perf_counter()
         try:
             result = self.evaluation()
             self._check_measures(result.measures)
@@ -261,28 +282,38 @@ class Training:
                 "saved; mend the environment, then "
                 f"resume={self.run_directory.path}."
             ) from error
+        self.evaluation_seconds = time.perf_counter() - began
         self.records.write_evaluation(step, result)
+        self._tell("on_evaluation", result)
 
     def _parts(self) -> dict[str, Any]:
+        """Everything that a checkpoint holds, by file."""
+        loss = self.learner.loss
+        networks = {
+            "actor_encoder": loss.actor_encoder,
+            "actor": loss.actor_network,
+            "critic_encoder": loss.critic_encoder,
+            "critic": loss.qvalue_network,
+        }
+        hooks = {hook.name: hook.state_dict() for hook in self.hooks}
+        for name, state in hooks.items():
+            check_storable(state, f"the state of the hook {name}")
         return {
             "learner": {
                 "learner": self.learner.state_dict(),
                 "modules": {
-                    name: dict(module.state_dict())
-                    for name, module in self.learner.agent.modules().items()
+                    name: dict(module.state_dict()) for name, module in networks.items()
                 },
             },
             "progress": {
                 "collector": self.collector.state_dict(),
-                "policy_copy": (
-                    None if self.policy_copy is None else self.policy_copy.state_dict()
-                ),
-                "learning": self._learning,
+                "hooks": {name: state for name, state in hooks.items() if state},
+                "learning": self.learning,
                 "schedule": self.schedule.steps,
                 **self.records.state_dict(),
                 "generators": generator_states(),
             },
-            "replay": buffer_state(self.learner.replay_buffer),
+            "replay": buffer_state(self.learner.batches.replay_buffer),
         }
 
     def _save(self) -> None:
@@ -292,6 +323,7 @@ class Training:
         self._check_learner()
         self.checkpoints.save(step, self._parts(), **self.description)
         self._saved_at = step
+        self._tell("on_checkpoint")
 
     def _check_learner(self) -> None:
         try:
@@ -300,7 +332,7 @@ class Training:
             self._learner_failed(error)
 
     def _resume(self) -> dict[str, Any] | None:
-        """Loads the newest checkpoint, if any; returns its progress."""
+        """Load the newest checkpoint, if any; return its progress."""
         step = self.checkpoints.newest()
         if step is None:
             return None
@@ -312,16 +344,33 @@ class Training:
             )
         self.learner.load_state_dict(self.checkpoints.load(step, "learner")["learner"])
         load_buffer_state(
-            self.learner.replay_buffer, self.checkpoints.load(step, "replay")
+            self.learner.batches.replay_buffer, self.checkpoints.load(step, "replay")
         )
         progress = self.checkpoints.load(step, "progress")
         self.collector.load_state_dict(progress["collector"])
-        if self.policy_copy is not None:
-            self.policy_copy.load_state_dict(progress["policy_copy"])
-        self._learning = progress["learning"]
+        self._load_hooks(progress, self.checkpoints.path(step))
+        self.learning = progress["learning"]
         self.schedule.steps = progress["schedule"]
         restore_generators(progress["generators"])
         return progress
+
+    def _load_hooks(self, progress: Mapping[str, Any], path: Path) -> None:
+        if "hooks" not in progress:  # written before there were hooks
+            copied = progress["policy_copy"]
+            states = {} if copied is None else {"PolicySync": copied}
+        else:
+            states = progress["hooks"]
+        hooks = {hook.name: hook for hook in self.hooks}
+        wanted = {name for name, hook in hooks.items() if hook.state_dict()}
+        if not wanted <= states.keys() <= hooks.keys():
+            raise RunError(
+                f"expected the hooks whose state {path} holds "
+                f"({', '.join(states) or 'none'}), got "
+                f"{', '.join(wanted) or 'none'}; give the resumed run the hooks that "
+                "it began with, or start a new run with another run_dir."
+            )
+        for name, state in states.items():
+            hooks[name].load_state_dict(state)
 
     def _environment_failed(self, error: Exception) -> NoReturn:
         self._check_learner()  # its actions would be NaN: no fault of the environment
@@ -353,12 +402,80 @@ class Training:
         ) from error
 
     def _close(self) -> None:
-        self.records.close()
-        self.collector.close()
-        self.run_directory.unlock()
+        try:
+            self._tell("on_end")
+        finally:
+            self.records.close()
+            self.collector.close()
+            self.run_directory.unlock()
 
 
 def _sentence(error: Exception) -> str:
     """What an error says, ended by a full stop."""
     text = str(error).strip() or type(error).__name__
     return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+class UpdateSchedule:
+    """Counts the updates that are due, exactly.
+
+    Args:
+        updates_per_step: Updates per environment step, below or above 1.
+
+    >>> schedule = UpdateSchedule(0.3)
+    >>> [schedule.due() for _ in range(10)]
+    [0, 0, 0, 1, 0, 0, 1, 0, 0, 1]
+    """
+
+    def __init__(self, updates_per_step: float) -> None:
+        ratio = Fraction(str(updates_per_step)).limit_denominator(1_000_000)
+        if ratio <= 0:
+            raise ValueError(
+                f"expected updates_per_step above 0, got {updates_per_step}; "
+                "give the number of updates per environment step, for example 1."
+            )
+        self.ratio = ratio
+        self.steps = 0
+
+    def due(self, steps: int = 1) -> int:
+        """Count environment steps and return the updates due after them."""
+        before = self.steps * self.ratio.numerator // self.ratio.denominator
+        self.steps += steps
+        after = self.steps * self.ratio.numerator // self.ratio.denominator
+        return after - before
+
+
+@dataclass
+class StopRequest:
+    """Whether somebody has asked the run to stop."""
+
+    signal: str | None = None
+
+
+@contextlib.contextmanager
+def stop_on_signal() -> Iterator[StopRequest]:
+    """Turn the first Ctrl-C or SIGTERM into a request; a second one interrupts.
+
+    Outside of the main thread, where signals cannot be caught, nothing is changed.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    watched = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in watched}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        request.signal = signal.Signals(number).name
+        restore()
+
+    for number in watched:
+        signal.signal(number, ask)
+    try:
+        yield request
+    finally:
+        restore()

@@ -24,6 +24,7 @@ from resel_torchrl.collect import RecurrentPolicy
 from resel_torchrl.config import compose
 from resel_torchrl.envs import task_info
 from resel_torchrl.errors import ConfigError
+from resel_torchrl.objectives import RESeLLoss
 from resel_torchrl.training import Learner
 from tests.recipes.test_commands import recipe
 from tests.training.threads import as_thread  # noqa: F401
@@ -94,7 +95,7 @@ def test_replay_draws_whole_batches_from_buffers_of_the_sizes_asked(monkeypatch)
 
 def test_the_synthetic_buffer_holds_full_episodes_of_the_task():
     learner, horizon = synthetic_learner(small())
-    stored = learner.replay_buffer[:]
+    stored = learner.batches.replay_buffer[:]
     assert horizon == 200
     assert stored["next", "truncated"].nonzero()[:, 0].tolist() == [
         *range(199, 1600, 200)
@@ -106,7 +107,7 @@ def test_the_synthetic_buffer_holds_full_episodes_of_the_task():
 @pytest.mark.parametrize("delay", [1, 3])
 def test_updates_are_counted_with_their_policy_steps(monkeypatch, delay):
     updates = counting(monkeypatch, Learner, "update")
-    policy_steps = counting(monkeypatch, Learner, "_policy_step")
+    policy_steps = counting(monkeypatch, RESeLLoss, "policy_loss")
     before = torch.get_num_threads()
     config = small("replay.batch_size=199", f"train.policy_delay={delay}", "threads=2")
     rows = time_update(config, repetitions=4, memory_runs=0)
@@ -139,8 +140,8 @@ def test_the_warm_up_is_not_counted():
 def test_the_usual_batch_is_two_full_episodes_of_1000():
     config = small("replay.buffer_size=5000", task="hopper_v")
     learner, horizon = synthetic_learner(config)
-    batch = learner.pack(learner.replay_buffer.sample(learner.batch_size))
-    assert (learner.batch_size, horizon) == (1999, 1000)
+    batch = learner.batches.sample()
+    assert (learner.batches.batch_size, horizon) == (1999, 1000)
     assert batch["next", "done"].sum() == 2
     assert batch["valid"].sum() == 2000
 

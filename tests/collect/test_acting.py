@@ -18,7 +18,7 @@ def make_networks(core="gru", algorithm="resel", reward_input=True):
     torch.manual_seed(3)
     options = {"core": core, "algorithm": algorithm, "reward_input": reward_input}
     if core == "transformer":
-        options["core_kwargs"] = {"n_heads": 2, "context": 50}
+        options["core_kwargs"] = {"n_heads": 2, "max_length": 50}
     agent = make_agent(2, 2, n_critics=2, **options, **SIZES)
     return agent.actor_encoder, agent.actor
 

@@ -31,8 +31,8 @@ def watch(training, look):
     """Calls `look` after each step of the loop."""
     make_step = training._step
 
-    def step(progress):
-        make_step(progress)
+    def step():
+        make_step()
         look()
 
     training._step = step
@@ -53,7 +53,7 @@ def test_ratio_is_exact_at_every_step_and_row(tmp_path, ratio, ahead):
     first = []
 
     def look():
-        if training._learning and not first:
+        if training.learning and not first:
             first.append(training.collector.steps)
             assert not training.collector.in_random_phase
         due = int((training.collector.steps - first[0]) * ratio) if first else 0
@@ -161,7 +161,7 @@ def test_weights_are_at_most_policy_sync_updates_old(tmp_path, sync, ahead):
     options += [f"train.collect_ahead={ahead}"]
     training = start(tmp_path / "run", *PROCESS, *options, "steps=80")
     ages = []
-    watch(training, lambda: ages.append(training.policy_copy.age))
+    watch(training, lambda: ages.append(training.hooks[0].copy.age))
     training.run()
     assert min(ages) >= 0 and max(ages) <= sync
     logged = [int(row["weight_age"]) for row in rows(tmp_path / "run/metrics.csv")]
@@ -274,5 +274,5 @@ def test_arguments_and_a_closed_collector(tmp_path):
             call()
     with pytest.raises(ValueError, match="expected ahead of 1 step or more, got 0"):
         ProcessCollector(
-            None, lambda: None, training.policy_copy, None, horizon=1, seed=0, ahead=0
+            None, lambda: None, training.hooks[0].copy, None, horizon=1, seed=0, ahead=0
         )

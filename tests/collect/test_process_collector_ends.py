@@ -57,7 +57,7 @@ def test_failure_of_the_environment_is_that_of_the_same_process(
         assert again.collector.counters()[:2] == training.collector.counters()[:2]
         again.run()
         assert rows(folder / "metrics.csv")[-1]["step"] == "80"
-        kept[-1]["stored"] = again.learner.replay_buffer[:]["action"].numpy()
+        kept[-1]["stored"] = again.learner.batches.replay_buffer[:]["action"].numpy()
     assert messages[0] == messages[1]
     assert kept[0].keys() == kept[1].keys()
     for key, value in kept[0].items():
@@ -108,7 +108,7 @@ def test_killed_process_is_an_error_and_the_run_is_saved(tmp_path, request):
     assert 44 <= counters.steps <= 54
     assert f"at step {counters.steps}:" in str(error.value)
     episode = one_failure(tmp_path / "run")
-    in_buffer = len(training.learner.replay_buffer)
+    in_buffer = len(training.learner.batches.replay_buffer)
     assert in_buffer == 70 or in_buffer + len(episode["actions"]) == counters.steps
     assert np.isfinite(episode["observations"]).all()
     request.getfixturevalue("as_thread")

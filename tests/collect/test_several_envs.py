@@ -108,7 +108,7 @@ def test_nan_of_one_costs_the_episodes_under_way_and_nothing_else(
         training.run()
     (file,) = (tmp_path / "run/failures").iterdir()
     episode = np.load(file)
-    in_buffer = len(training.learner.replay_buffer)
+    in_buffer = len(training.learner.batches.replay_buffer)
     assert in_buffer + episode["length"].sum() == 81
     assert len(episode["seed"]) == 3
     assert episode["observations"].shape[1] == episode["length"].max() + 1
@@ -117,7 +117,7 @@ def test_nan_of_one_costs_the_episodes_under_way_and_nothing_else(
     ].any()
     again = resume(tmp_path / "run")
     assert again.collector.steps == 81
-    assert len(again.learner.replay_buffer) == in_buffer
+    assert len(again.learner.batches.replay_buffer) == in_buffer
     again.run()
     assert rows(tmp_path / "run/metrics.csv")[-1]["step"] == "120"
     assert again.collector.steps == 132

@@ -27,9 +27,9 @@ def test_loss_and_groups_follow_the_algorithm(tmp_path, overrides, kind, alpha, 
     assert type(learner.loss) is kind
     if alpha is not None:
         assert learner.loss._alpha.item() == pytest.approx(alpha)
-    assert ("alpha" in [group["name"] for group in learner.groups]) == tuned
+    assert ("alpha" in learner.groups) == tuned
     names = {"context_encoder_actor", "context_encoder_critic", "actor", "critic"}
-    assert names <= {group["name"] for group in learner.groups}
+    assert names <= learner.groups.keys()
 
 
 def test_what_auto_became_is_in_the_runs_config(tmp_path):
@@ -49,14 +49,14 @@ def test_values_reach_the_loss_and_the_actor(tmp_path):
     options = ["train.target_noise=0.3", "train.target_noise_clip=0.5"]
     options += ["agent.exploration_noise=0.7", "train.gamma=0.5"]
     training = start(tmp_path / "a", WALK, "agent.algorithm=td3_resel", *options)
-    loss, actor = training.learner.loss, training.learner.agent.actor
+    loss, actor = training.learner.loss, training.learner.loss.actor_network
     assert (loss.target_noise, loss.target_noise_clip) == (0.3, 0.5)
     assert actor.exploration_noise == 0.7
     assert loss.value_estimator.gamma == 0.5
     options = ["train.alpha_init=0.3", "train.target_entropy=0.25"]
     options += ["train.fixed_alpha=false", "agent.probability_floor=0.002"]
     learner = start(tmp_path / "b", DISCRETE, *options).learner
-    assert learner.agent.actor.network.probability_floor == 0.002
+    assert learner.loss.actor_network.network.probability_floor == 0.002
     loss = learner.loss
     assert loss.log_alpha.exp().item() == pytest.approx(0.3)
     assert loss.target_entropy == 0.25

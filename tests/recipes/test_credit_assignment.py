@@ -64,7 +64,7 @@ def test_every_task_runs_and_logs_its_measures(
 def test_the_clock_of_the_task_is_a_terminal_in_the_stored_episodes(tmp_path):
     training = start(tmp_path / "run", "env.id=TMaze-Active-v0", "steps=60")
     training.run()
-    stored = training.learner.replay_buffer[:]
+    stored = training.learner.batches.replay_buffer[:]
     assert int(stored["next", "terminated"].sum()) == 60 // 23
     assert not stored["next", "truncated"].any()
 

@@ -1,12 +1,13 @@
 """Tiny runs for tests: a few hundred steps in about a second."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from resel_torchrl.config import compose, make_training, open_run
-from resel_torchrl.training import CheckpointStore, Training
+from resel_torchrl.training import CheckpointStore, Hook, Trainer
 from resel_torchrl.training.logging import TIME_COLUMNS
 
 TINY = [
@@ -43,16 +44,17 @@ def tiny(folder: Path, *overrides: str) -> list[str]:
     return [*TINY, f"run_dir={folder}", *overrides]
 
 
-def start(folder: Path, *overrides: str) -> Training:
+def start(folder: Path, *overrides: str, hooks: Sequence[Hook] = ()) -> Trainer:
     """A tiny run, ready to run."""
     run, config = open_run(compose(tiny(folder, *overrides)))
-    return make_training(config, run)
+    return make_training(config, run, hooks)
 
 
-def resume(folder: Path, *overrides: str) -> Training:
+def resume(folder: Path, *overrides: str, hooks: Sequence[Hook] = ()) -> Trainer:
     """The rest of the run in `folder`."""
     config = compose(["task=pendulum_v", f"resume={folder}"])
-    return make_training(*reversed(open_run(config, overrides)))
+    run, config = open_run(config, overrides)
+    return make_training(config, run, hooks)
 
 
 def rows(path: Path) -> list[dict[str, str]]:

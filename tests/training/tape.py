@@ -92,7 +92,6 @@ def record(learner):
         recorders.append(TapeRecorder(learner))
         return recorders[-1]
 
-    learner._can_look = False
-    learner._make_recorder = make_recorder
-    learner._forget_recorded()
+    learner._sync_is_free = False
+    learner.record_with(make_recorder)
     return recorders

@@ -21,11 +21,11 @@ SMALL = ["task=pendulum_p", "agent.hidden_size=16", "replay.batch_size=400"]
 def terms_and_gradients(*options):
     """Of one batch, by a learner's own functions."""
     learner = synthetic_learner(compose([*SMALL, *options]))[0]
-    batch = learner._draw()
+    batch = learner.batches.draw()
     torch.manual_seed(0)
-    critic = learner._critic_terms(batch)
+    critic = learner.critic_loss(batch)
     critic["loss_qvalue"].backward()
-    policy = learner._policy_terms(batch)
+    policy = learner.policy_loss(batch)
     policy["loss_actor"].backward()
     gradients = {
         name: parameter.grad

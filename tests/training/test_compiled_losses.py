@@ -56,7 +56,7 @@ def fresh_compiler():
 
 def parts(learner):
     """The functions that an update calls, as they are compiled."""
-    terms = learner._critic_terms, learner._policy_terms, learner._policy_context
+    terms = learner.critic_loss, learner.policy_loss, learner.policy_context
     return [term for term in terms if isinstance(term, CompiledFunction)]
 
 
@@ -66,9 +66,10 @@ def some_updates(*overrides):
     By plain gradient descent: Adam makes whole steps of gradients that are rounding.
     """
     learner, _ = synthetic_learner(compose([*SMALL, *overrides]))
-    for group in learner.groups:
+    groups = list(learner.groups.values())
+    for group in groups:
         group["lr"] = 0.01
-    learner.optimizer = torch.optim.SGD(learner.groups)
+    learner.optimizer = torch.optim.SGD(groups)
     if hasattr(learner.loss, "log_alpha"):
         learner.loss.log_alpha.data.fill_(2.0)  # beyond it; the limit is 1
     torch.manual_seed(1)
@@ -114,7 +115,7 @@ def test_each_term_is_one_graph(options):
     """Those with the policy's context in hand too, as in training."""
     learner, _ = synthetic_learner(compose([*SMALL, *options]))
     learner.update()
-    loss, batch = learner.loss, learner._batch
+    loss, batch = learner.loss, learner.batches.upcoming
 
     def in_one_graph(function, *arguments):
         whole = {"fullgraph": True, "backend": "eager", "dynamic": False}
@@ -122,7 +123,7 @@ def test_each_term_is_one_graph(options):
 
     for term in (loss.critic_loss, loss.policy_loss):
         assert in_one_graph(term, batch).keys() == term(batch).keys()
-    if learner._policy_context is not None:
+    if learner.policy_context is not None:
         context = in_one_graph(loss.policy_context, batch)
         assert "loss_qvalue" in in_one_graph(loss.critic_loss, batch, context.detach())
         assert "loss_actor" in in_one_graph(loss.policy_loss, batch, context)
@@ -132,8 +133,8 @@ def test_each_term_is_one_graph(options):
 def test_what_is_imported_when_first_used_breaks_no_graph(monkeypatch):
     """The first call loads the kernels ahead; the control shows that it must."""
     learner, _ = synthetic_learner(compose([*SMALL, "core=gru"]))
-    learner._draw()
-    batch = learner.pack(learner.replay_buffer.sample(learner.batch_size))
+    learner.batches.draw()
+    batch = learner.batches.sample()
     monkeypatch.setattr(_backends, "_LOADED", {})
     whole = {"fullgraph": True, "backend": "eager", "dynamic": False}
     with pytest.raises(Exception, match="import_module"):
@@ -157,7 +158,7 @@ def test_a_loop_over_time_is_not_written_out():
         learner, _ = synthetic_learner(compose(options))
         learner.update()
         compiled = torch.compile(learner.loss.policy_context, backend=take)
-        compiled(learner._batch)
+        compiled(learner.batches.upcoming)
         return graphs
 
     kernel, loop = graphs_of("cpu"), graphs_of("torch")
@@ -183,7 +184,7 @@ def test_what_changes_in_place_is_not_worked_out_again(monkeypatch, kept, limite
     policy_loss = torch.compile(
         learner.loss.policy_loss, backend="aot_eager_decomp_partition", dynamic=False
     )
-    loss = policy_loss(learner._batch)["loss_actor"]
+    loss = policy_loss(learner.batches.upcoming)["loss_actor"]
     with torch.no_grad():
         learner.loss.log_alpha.sub_(1.0)
     if kept:
@@ -242,7 +243,7 @@ def test_a_resumed_run_is_the_run_that_never_stopped(tmp_path):
 def test_discrete_actions_are_compiled(tmp_path):
     run = start(tmp_path / "run", *RUN, "env.id=CartPole-V-v0", "train.compile=false")
     run.run()
-    loss, batch = run.learner.loss, run.learner._batch
+    loss, batch = run.learner.loss, run.learner.batches.upcoming
 
     def terms(way):
         torch.manual_seed(0)

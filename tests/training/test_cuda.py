@@ -52,7 +52,7 @@ def test_parallel_passes_make_the_same_updates(core, algorithm):
         learner, _ = synthetic_learner(compose(more))
         assert learner.loss.parallel_passes == (parallel == "true")
         for number in range(60):
-            learner.batch_size = (800, 400)[number // 2 % 2]
+            learner.batches.batch_size = (800, 400)[number // 2 % 2]
             learner.update()
         learner.check()
         states.append(learner.loss.state_dict())
@@ -66,8 +66,6 @@ def test_the_host_waits_for_no_update_and_no_batch(core, recorded):
     """None that PyTorch tells of; the control is the usual way of a batch."""
     options = ["task=pendulum_p", "device=cuda", f"core={core}"]
     options += ["agent.hidden_size=16", f"train.cudagraph={recorded}"]
-    if recorded == "true":
-        options.append("optim.decay_steps=null")
     learner, _ = synthetic_learner(compose(options))
     for _ in range(12):  # compiles, measures, records
         learner.update()

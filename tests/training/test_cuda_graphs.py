@@ -138,7 +138,7 @@ def test_what_a_graph_would_get_wrong_is_noticed(tmp_path, monkeypatch, fault):
         monkeypatch.setattr(learner.target_update, "step", step)
     (recorder,) = record(learner)
     if fault == "look":
-        learner._can_look = True
+        learner._sync_is_free = True
         with pytest.raises(AssertionError, match="looks at a value"):
             replayed.run()
         return
@@ -156,8 +156,8 @@ def test_loaded_state_is_recorded_anew(tmp_path):
     source = start(tmp_path / "source", *OPTIONS)
     source.run()
     for learner in (one_by_one, replayed):
-        learner.replay_buffer = source.learner.replay_buffer
-    sampler = source.learner.replay_buffer.sampler
+        learner.batches.replay_buffer = source.learner.batches.replay_buffer
+    sampler = source.learner.batches.replay_buffer.sampler
     recorders, drawn = record(replayed), copy.deepcopy(sampler.state_dict())
     state = copy.deepcopy(source.learner.state_dict())
     for _ in range(2):
@@ -228,10 +228,9 @@ def test_cuda_graphs_make_the_same_updates(core, algorithm, option):
         more = [f"train.{option}=true"] if recorded and option else []
         learner, _ = synthetic_learner(compose([*options, *more]))
         if recorded:
-            learner._make_recorder = lambda: CudaRecorder(torch.device("cuda"))
-            learner._forget_recorded()
+            learner.record_with(lambda: CudaRecorder(torch.device("cuda")))
         for number in range(60):
-            learner.batch_size = (800, 400)[number // 2 % 2]
+            learner.batches.batch_size = (800, 400)[number // 2 % 2]
             learner.update()
             if number == 30:
                 learner.metrics()
@@ -240,8 +239,9 @@ def test_cuda_graphs_make_the_same_updates(core, algorithm, option):
         learner.check()
         learners.append(learner)
     eager, graphed = learners
-    # Of the critic's step, and of both together or, with TD3, of the actor's alone.
-    counts = [function.n_recorded for function in graphed._graphed.values()]
-    assert sorted(counts) == [0, 2, 2]
-    states = [{**x.loss.state_dict(), **x._row.sums} for x in (eager, graphed)]
+    # Of updates with and without a step of the policy.
+    assert [f.n_recorded for f in graphed._recorded.values()] == [2, 2]
+    states = [
+        {**x.loss.state_dict(), **x.state_dict()["sums"]} for x in (eager, graphed)
+    ]
     assert_alike(states[1], states[0])

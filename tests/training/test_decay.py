@@ -6,14 +6,15 @@ import torch
 from resel_torchrl.config import compose
 from resel_torchrl.errors import ConfigError
 from resel_torchrl.training import LearningRateDecay
-from tests.training.runs import assert_same_run, resume, start
+from tests.training.runs import assert_same_run, leaves, resume, start
+from tests.training.tape import record
 
 DECAY = "optim.decay_steps=[40,80]"
 
 
 def networks(training):
     """A copy of all parameters that the optimizer steps."""
-    groups = training.learner.groups
+    groups = training.learner.optimizer.param_groups
     return [p.detach().clone() for group in groups for p in group["params"]]
 
 
@@ -44,7 +45,7 @@ def test_networks_stand_still_after_a_decay_to_nothing(tmp_path, options, moves)
 
 def test_each_rate_falls_by_the_same_share(tmp_path):
     training = start(tmp_path / "run", DECAY, "optim.decay_to=0.2", "steps=60")
-    given = [group["lr"] for group in training.learner.groups]
+    given = [group["lr"] for group in training.learner.optimizer.param_groups]
     assert len(set(given)) > 1
     training.run()
     rates = [group["lr"] for group in training.learner.optimizer.param_groups]
@@ -80,11 +81,24 @@ def test_share_outside_its_range_is_refused():
         LearningRateDecay(3, 3)
 
 
-def test_graphs_hold_their_rates(tmp_path):
-    both = ["device=cuda", "train.cudagraph=true", DECAY]
-    with pytest.raises(ConfigError, match="whose graphs hold the learning rates"):
-        compose(["task=pendulum_v", *both])
-    learner = start(tmp_path / "run").learner
-    learner._make_recorder = lambda: torch.nn.Identity()
-    with pytest.raises(ValueError, match="got a recorder"):
-        learner.scale_learning_rates(0.5)
+def test_rates_fall_in_replayed_updates_too(tmp_path):
+    """The control: a rate that is replaced, where its value should be, is not read."""
+    options = ["optim.decay_steps=[40,120]", "steps=120", "eval.interval=0"]
+    eager = start(tmp_path / "eager", *options)
+    eager.run()
+    states = []
+    for name in ("replayed", "control"):
+        training = start(tmp_path / name, *options)
+        (recorder,) = record(training.learner)
+        if name == "control":
+            for group in training.learner.optimizer.param_groups:
+                group["lr"] = float(group["lr"])
+        training.run()
+        assert recorder.replayed > 20
+        states.append(dict(leaves(training.learner.loss.state_dict())))
+    expected = dict(leaves(eager.learner.loss.state_dict()))
+    replayed, control = (
+        all(torch.equal(value, state[name]) for name, value in expected.items())
+        for state in states
+    )
+    assert replayed and not control

@@ -20,13 +20,13 @@ def test_nan_from_the_environment(tmp_path, monkeypatch, fail_at):
     assert f"at step {fail_at - 1}:" in str(error.value)
     (file,) = (tmp_path / "run/failures").iterdir()
     episode = np.load(file)
-    in_buffer = len(training.learner.replay_buffer)
+    in_buffer = len(training.learner.batches.replay_buffer)
     # Every good transition is either in the buffer (of 70) or in that file.
     assert in_buffer + len(episode["actions"]) == fail_at - 1
     assert len(episode["observations"]) == len(episode["actions"]) + 1
     again = resume(tmp_path / "run")
     assert again.collector.steps == fail_at - 1
-    assert len(again.learner.replay_buffer) == in_buffer
+    assert len(again.learner.batches.replay_buffer) == in_buffer
     again.run()
     assert rows(tmp_path / "run/metrics.csv")[-1]["step"] == "80"
 

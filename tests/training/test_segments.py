@@ -33,7 +33,7 @@ def test_a_run_on_segments_resumes(tmp_path, algorithm):
 def test_batches_of_a_run_have_the_shapes_of_its_layout(tmp_path):
     training = start(tmp_path / "run", *SEGMENTS, "steps=70")
     learner, shapes = training.learner, set()
-    pack = learner.pack
+    pack = learner.batches.pack
 
     def watched(flat):
         batch = pack(flat)
@@ -41,7 +41,7 @@ def test_batches_of_a_run_have_the_shapes_of_its_layout(tmp_path):
         assert batch["learning_mask"].sum() < batch["valid"].sum()
         return batch
 
-    learner.pack = watched
+    learner.batches.pack = watched
     training.run()
     # 12 segments of 7 transitions and one more observation fit in 100 columns and more.
     assert {length for _, length in shapes} == {13 * 8}
@@ -64,8 +64,10 @@ def test_segments_of_the_horizon_give_the_run_on_whole_episodes(tmp_path):
 
 
 def test_the_sampler_is_the_configured_one(tmp_path):
-    whole = start(tmp_path / "whole").learner.replay_buffer.sampler
-    segments = start(tmp_path / "segments", *SEGMENTS).learner.replay_buffer.sampler
+    whole = start(tmp_path / "whole").learner.batches.replay_buffer.sampler
+    segments = start(
+        tmp_path / "segments", *SEGMENTS
+    ).learner.batches.replay_buffer.sampler
     assert type(whole) is EpisodeSampler
     assert type(segments) is SegmentSampler
     assert (segments.segment_length, segments.burn_in) == (4, 3)

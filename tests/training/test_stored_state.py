@@ -61,14 +61,14 @@ def test_memories_of_the_episode_in_flight_are_the_old_weights(tmp_path):
 def test_rows_of_a_run_are_segments(tmp_path):
     training = start(tmp_path / "run", *STORED, *LEARNER)
     learner, seen = training.learner, []
-    pack = learner.pack
+    pack = learner.batches.pack
 
     def watched(flat):
         batch = pack(flat)
         seen.append(batch)
         return batch
 
-    learner.pack = watched
+    learner.batches.pack = watched
     training.run()
     assert {batch.shape[1] for batch in seen} == {4 + 2 + 1}
     assert {len(batch) for batch in seen} <= set(pack.keywords["row_counts"])
@@ -83,7 +83,7 @@ def test_the_next_batch_is_saved_and_taken_back_in_the_storage_of_one_column(tmp
     start(tmp_path / "run", *STORED, *LEARNER).run()
     learner = resume(tmp_path / "run", "steps=80").learner
     saved = learner.state_dict()["batch"]["entries"]
-    for memory in (learner._batch[KEY], saved[KEY]):
+    for memory in (learner.batches.upcoming[KEY], saved[KEY]):
         assert memory.shape[1:] == (7, 6)
         assert memory.untyped_storage().nbytes() == 4 * 6 * len(memory)
     assert saved["observation"].untyped_storage().nbytes() == 4 * 2 * 7 * len(memory)
@@ -104,7 +104,7 @@ def test_a_collecting_process_stores_and_resumes_too(tmp_path):
     options = [*STORED, "train.collection=process", "eval.interval=0"]
     training = start(tmp_path / "random", *options, "steps=60", "train.random_steps=99")
     training.run()
-    flat = training.learner.replay_buffer[:]
+    flat = training.learner.batches.replay_buffer[:]
     expected = recomputed(training.collector.policy.encoder, flat)
     torch.testing.assert_close(flat[KEY], expected, atol=1e-5, rtol=1e-5)
     options += ["train.collect_ahead=1"]

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resel_torchrl.errors import NonFiniteLossError, RunError
-from resel_torchrl.training import UpdateSchedule
-from resel_torchrl.training.learner import check_gradients
+from resel_torchrl.training import Hook, UpdateSchedule
 from resel_torchrl.training.logging import METRIC_COLUMNS
+from resel_torchrl.training.update_metrics import check_gradients
 from tests.training.runs import leaves, resume, rows, start
 
 DISCRETE = "env.id=tests.training.envs:DiscreteWalk-v0"
@@ -37,17 +37,15 @@ def test_a_tenth_ten_times_is_one():
 @pytest.mark.parametrize("ratio", [0.4, 1, 2.5])
 def test_run_makes_exactly_the_updates_due_after_the_random_phase(tmp_path, ratio):
     options = [f"train.updates_per_step={ratio}", "steps=60", "eval.interval=0"]
-    training = start(tmp_path / "run", *options)
     learning_steps = 0
-    make_step = training._step
 
-    def step(progress):
-        nonlocal learning_steps
-        learning_steps += training._learning
-        assert not (training._learning and training.collector.in_random_phase)
-        make_step(progress)
+    class Watch(Hook):
+        def on_step(self, trainer):
+            nonlocal learning_steps
+            learning_steps += trainer.learning
+            assert not (trainer.learning and trainer.collector.in_random_phase)
 
-    training._step = step
+    training = start(tmp_path / "run", *options, hooks=[Watch()])
     training.run()
     assert learning_steps > 20
     assert training.learner.updates == int(learning_steps * ratio)
@@ -90,7 +88,7 @@ def test_reward_scale_reaches_the_losses_and_not_the_log(tmp_path):
     plain = start(tmp_path / "a", *options, "train.reward_scale=1.0")
     scaled = start(tmp_path / "b", *options, "train.reward_scale=0.25")
     plain.run(), scaled.run()
-    batches = [training.learner._batch for training in (plain, scaled)]
+    batches = [training.learner.batches.upcoming for training in (plain, scaled)]
     first = [batch["next", "reward"] for batch in batches]
     assert torch.equal(first[0] * 0.25, first[1])
     assert torch.equal(batches[0]["prev_reward"], batches[1]["prev_reward"])
@@ -128,33 +126,34 @@ def test_change_of_context_is_that_of_one_step(tmp_path):
 
 
 def test_nan_loss_stops_names_the_term_and_keeps_the_data(tmp_path):
-    training = start(tmp_path / "run", "steps=100")
-    update = training.learner.update
+    class Poison(Hook):
+        def on_update(self, trainer):
+            if trainer.learner.updates == 12:
+                next(trainer.learner.loss.qvalue_network.parameters()).data.fill_(
+                    math.nan
+                )
 
-    def poisoned():
-        if training.learner.updates == 12:
-            with torch.no_grad():
-                next(iter(training.learner.agent.critic.parameters())).fill_(math.nan)
-        update()
-
-    training.learner.update = poisoned
+    training = start(tmp_path / "run", "steps=100", hooks=[Poison()])
     with pytest.raises(RunError, match=r"finite loss_qvalue, got nan at update 12"):
         training.run()
     checkpoints = sorted(p.name for p in (tmp_path / "run/checkpoints").iterdir())
     assert checkpoints == ["step_0000000030"]
     (failure,) = (tmp_path / "run/failures").iterdir()
     replay = torch.load(failure / "replay.pt", weights_only=True)
-    assert replay["size"] == len(training.learner.replay_buffer) > 0
+    assert replay["size"] == len(training.learner.batches.replay_buffer) > 0
     learner = torch.load(failure / "learner.pt", weights_only=True)["learner"]
     assert learner["updates"] == 12
 
 
 def test_nan_that_no_update_looked_at_is_never_saved_as_a_checkpoint(tmp_path):
     """On a GPU updates do not wait for their losses; saving does."""
-    training = start(tmp_path / "run", "steps=80", "log.interval=1000")
-    training.learner._can_look = False
-    weight = next(iter(training.learner.agent.critic.parameters()))
-    poison(training, 17, lambda *_: weight.data.fill_(math.nan))
+
+    def poison(learner, role):
+        next(learner.loss.qvalue_network.parameters()).data.fill_(math.nan)
+
+    options = ["steps=80", "log.interval=1000"]
+    training = start(tmp_path / "run", *options, hooks=[BeforeStep(17, poison)])
+    training.learner._sync_is_free = False
     with pytest.raises(RunError, match="finite loss_qvalue, got nan"):
         training.run()
     kept = sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir())
@@ -162,21 +161,20 @@ def test_nan_that_no_update_looked_at_is_never_saved_as_a_checkpoint(tmp_path):
     assert training.learner.updates > 0
 
 
-def poison(training, at, victim):
-    """Calls `victim(training)` before the learner's step of the update `at`."""
-    step = training.learner._step
+class BeforeStep(Hook):
+    """Calls `poison(learner, role)` before the steps of the update `at`."""
 
-    def poisoned(batch, role, encoder):
-        if training.learner.updates == at:
-            victim(training, role)
-        step(batch, role, encoder)
+    def __init__(self, at, poison):
+        self.at, self.poison = at, poison
 
-    training.learner._step = poisoned
+    def before_step(self, trainer, role, batch):
+        if trainer.learner.updates == self.at:
+            self.poison(trainer.learner, role)
 
 
-def poison_actor_gradient(training, role):
+def poison_actor_gradient(learner, role):
     if role == "actor":
-        next(training.learner.agent.actor.parameters()).grad[0] = math.nan
+        next(learner.loss.actor_network.parameters()).grad[0] = math.nan
 
 
 def failure(training, match):
@@ -195,8 +193,8 @@ def failure(training, match):
 
 
 def test_nan_gradient_is_noticed_before_its_step(tmp_path):
-    training = start(tmp_path / "run", "steps=100")
-    poison(training, 20, poison_actor_gradient)
+    hooks = [BeforeStep(20, poison_actor_gradient)]
+    training = start(tmp_path / "run", "steps=100", hooks=hooks)
     state = failure(training, "finite gradient of actor, got nan at update 20")
     assert state["updates"] == 20
     names = [name for name in state["loss"] if name.startswith("actor_network")]
@@ -207,10 +205,11 @@ def test_nan_gradient_is_noticed_before_its_step(tmp_path):
 def test_nan_parameters_are_no_failure_of_the_environment(tmp_path):
     """On a GPU no update looks, and NaN actions reach the environment first."""
     options = ["steps=100", "env.id=Pendulum-V-v0", "train.random_steps=5"]
-    training = start(tmp_path / "run", *options, "replay.buffer_size=900")
-    training.learner._can_look = False
+    hooks = [BeforeStep(20, poison_actor_gradient)]
+    options = [*options, "replay.buffer_size=900"]
+    training = start(tmp_path / "run", *options, hooks=hooks)
+    training.learner._sync_is_free = False
     training.collector.env = gymnasium.wrappers.TimeLimit(training.collector.env, 12)
-    poison(training, 20, poison_actor_gradient)
     state = failure(training, r"finite actor_network_params.*, got nan at update 2\d")
     assert state["updates"] > 20
 
@@ -222,14 +221,15 @@ def test_targets_bounds_and_moments_are_looked_at_too(tmp_path, value):
     learner.check()  # the bounds are still infinite, as nothing has met them
     training.run()
     learner.check()
-    moments = learner.optimizer.state[learner.groups[0]["params"][0]]
+    group = learner.optimizer.param_groups[0]
+    moments = learner.optimizer.state[group["params"][0]]
     state = learner.loss.state_dict()
     target = next(name for name in state if name.startswith("target_"))
     for name, tensor in (
         ("bootstrap_low", state["bootstrap_low"]),
         ("bootstrap_high", state["bootstrap_high"]),
         (target, state[target]),
-        (f"exp_avg_sq of {learner.groups[0]['name']}", moments["exp_avg_sq"]),
+        (f"exp_avg_sq of {group['name']}", moments["exp_avg_sq"]),
     ):
         good = tensor.clone()
         tensor.view(-1)[-1] = value
@@ -243,12 +243,12 @@ def test_large_gradient_of_which_only_the_norm_overflows_is_no_failure(tmp_path)
     training = start(tmp_path / "run", "steps=50", "eval.interval=0")
     training.run()
     learner = training.learner
-    for parameter in learner.agent.critic.parameters():
+    for parameter in learner.loss.qvalue_network.parameters():
         parameter.grad = torch.full_like(parameter, 1e30)
-    check_gradients(learner.groups, 0)
+    check_gradients(learner.optimizer.param_groups, 0)
     parameter.grad[..., -1] = -math.inf
     with pytest.raises(NonFiniteLossError, match="gradient of critic, got -inf"):
-        check_gradients(learner.groups, 0)
+        check_gradients(learner.optimizer.param_groups, 0)
 
 
 @pytest.mark.parametrize(
@@ -269,8 +269,8 @@ def test_one_pass_of_the_policy_for_both_terms_changes_no_update(tmp_path, optio
         same = torch.equal(value, got[name]) if torch.is_tensor(value) else None
         assert same if same is not None else value == got[name], name
     td3 = start(tmp_path / "td3", "agent.algorithm=td3_resel").learner
-    contexts = [learner._policy_context for learner in (once.learner, twice.learner)]
-    assert contexts[0] is not None and contexts[1] is None is td3._policy_context
+    contexts = [learner.policy_context for learner in (once.learner, twice.learner)]
+    assert contexts[0] is not None and contexts[1] is None is td3.policy_context
 
 
 def test_a_step_moves_its_own_side_whatever_the_backward_pass_leaves(tmp_path):
@@ -278,15 +278,15 @@ def test_a_step_moves_its_own_side_whatever_the_backward_pass_leaves(tmp_path):
     plain = start(tmp_path / "plain")
     plain.run()
     zeros = start(tmp_path / "zeros")
-    critic_terms = zeros.learner._critic_terms
+    loss, critic_loss = zeros.learner.loss, zeros.learner.critic_loss
 
     def with_zeros(*arguments):
-        terms = critic_terms(*arguments)
-        others = [zeros.learner.loss.log_alpha, *zeros.learner.agent.actor.parameters()]
+        terms = critic_loss(*arguments)
+        others = [loss.log_alpha, *loss.actor_network.parameters()]
         terms["loss_qvalue"] = terms["loss_qvalue"] + 0 * sum(p.sum() for p in others)
         return terms
 
-    zeros.learner._critic_terms = with_zeros
+    zeros.learner.critic_loss = with_zeros
     zeros.run()
     expected, got = (dict(leaves(x.learner.state_dict())) for x in (plain, zeros))
     assert all(
