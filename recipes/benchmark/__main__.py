@@ -55,7 +55,7 @@ from recipes.benchmark.suites import (
 )
 from recipes.benchmark.whole_loop import time_collecting, time_end_to_end
 from resel_torchrl._nearest import suggestion
-from resel_torchrl.cli.commands import at_least, read_arguments
+from resel_torchrl.cli.arguments import at_least, read_arguments
 from resel_torchrl.config import Config, compose
 from resel_torchrl.envs import task_info
 from resel_torchrl.errors import ConfigError

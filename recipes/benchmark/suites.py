@@ -6,7 +6,6 @@ clock is ``time.perf_counter``, data are random numbers, and no simulator is ste
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib.util
 import inspect
@@ -197,8 +196,9 @@ def time_update(
             for _ in range(WARM_UP):
                 make_updates(learner)
             # Of a graph, compiled or replayed, no product can be seen.
-            train = dataclasses.replace(config.train, cudagraph=False, compile=False)
-            counted, _ = synthetic_learner(dataclasses.replace(config, train=train))
+            plain = {"cudagraph": False, "compile": False}
+            train = config.train.model_copy(update=plain)
+            counted, _ = synthetic_learner(config.model_copy(update={"train": train}))
         some_updates = functools.partial(make_updates, learner)
         seconds = seconds_of(some_updates, repetitions, config.device)
         make_updates(counted)  # the first ones are measured for the log too

@@ -6,7 +6,6 @@ Every function returns rows of :class:`Measurement` and steps the task's own sim
 from __future__ import annotations
 
 import csv
-import dataclasses
 import functools
 import tempfile
 import time
@@ -205,21 +204,17 @@ def _run(
     """Steps per second of each row of a run's log, and seconds per update after it."""
     with tempfile.TemporaryDirectory() as folder:
         total = steps * (repetitions + 1)
-        config = dataclasses.replace(
-            config,
-            steps=total,
-            run_dir=str(Path(folder, "run")),
-            train=dataclasses.replace(
-                config.train, collection=collection, random_steps=0
-            ),
-            eval=dataclasses.replace(config.eval, interval=0),
-            log=dataclasses.replace(
-                config.log,
-                interval=steps,
-                console=False,
-                loggers=[],
-                checkpoint_interval=total,
-            ),
+        train = {"collection": collection, "random_steps": 0}
+        log = {"interval": steps, "console": False, "loggers": []}
+        log["checkpoint_interval"] = total
+        config = config.model_copy(
+            update={
+                "steps": total,
+                "run_dir": str(Path(folder, "run")),
+                "train": config.train.model_copy(update=train),
+                "eval": config.eval.model_copy(update={"interval": 0}),
+                "log": config.log.model_copy(update=log),
+            }
         )
         run = RunDirectory.create(config.run_dir, to_yaml(config))
         training = make_training(config, run)

@@ -1,4 +1,4 @@
-"""Configuration: dataclass schema, packaged YAML, checks, command line."""
+"""Configuration: schema, packaged YAML, checks, command line."""
 
 from resel_torchrl.config.compose import (
     check_overrides,
@@ -14,25 +14,34 @@ from resel_torchrl.config.launch import evaluate_run, make_training, open_run
 from resel_torchrl.config.schema import (
     AgentConfig,
     Config,
+    CurriculumConfig,
+    DiscreteReselConfig,
     EnvConfig,
     EvalConfig,
     LogConfig,
     OptimConfig,
     ReplayConfig,
+    ReselConfig,
+    TD3ReselConfig,
     TrainConfig,
+    config_keys,
+    validate,
 )
-from resel_torchrl.config.validate import config_keys, validate
 from resel_torchrl.errors import ConfigError
 
 __all__ = [
     "AgentConfig",
     "Config",
     "ConfigError",
+    "CurriculumConfig",
+    "DiscreteReselConfig",
     "EnvConfig",
     "EvalConfig",
     "LogConfig",
     "OptimConfig",
     "ReplayConfig",
+    "ReselConfig",
+    "TD3ReselConfig",
     "TrainConfig",
     "check_overrides",
     "choices",
