@@ -206,16 +206,8 @@ def make_learner(
 def resolve_algorithm(config: Config, *, discrete: bool) -> Config:
     """The configuration with `algorithm` and `train.acting` in place of `auto`.
 
-    Args:
-        config: Where `algorithm` is `auto`, it goes by the actions; `train.acting` goes
-            by the core, the packages that are there, and the number of environments
-            that are stepped together.
-        discrete: Whether the task's actions are discrete.
-
-    >>> from resel_torchrl.config import compose
-    >>> config = resolve_algorithm(compose(["task=cartpole_p"]), discrete=True)
-    >>> config.algorithm, config.discrete_resel.alpha_init, config.resel
-    ('discrete_resel', 0.2, None)
+    An algorithm goes by the actions; acting by the core, the packages that are there,
+    and the number of environments that are stepped together.
     """
     name, acting = config.algorithm, config.train.acting
     if name == "auto":
@@ -276,12 +268,7 @@ def for_evaluation(config: Config) -> Config:
 
 
 def read_tasks(config: Config) -> tuple[TaskInfo, TaskInfo]:
-    """What is to be known of the environments of training and of evaluation.
-
-    >>> from resel_torchrl.config import compose
-    >>> [task.horizon for task in read_tasks(compose(["task=pendulum_v"]))]
-    [200, 200]
-    """
+    """Sizes and further facts of the environments of training and of evaluation."""
     envs = config.env, for_evaluation(config).env
     train, test = (task_info(e.id, horizon=e.horizon, **e.kwargs) for e in envs)
     return train, test
@@ -290,18 +277,8 @@ def read_tasks(config: Config) -> tuple[TaskInfo, TaskInfo]:
 def recorded_facts(task: TaskInfo, test: TaskInfo) -> dict[str, Any]:
     """What a run keeps of its environments beside its configuration.
 
-    Args:
-        task: Of the environment of training.
-        test: Of that of evaluation.
-
-    Returns:
-        The facts of training; where evaluation has another set of tasks, that is
-        under ``evaluation``.
-
-    >>> from resel_torchrl.config import compose
-    >>> config = compose(["task=wind_light", "eval.kwargs.task_seed=5"])
-    >>> list(recorded_facts(*read_tasks(config))["evaluation"])
-    ['train_tasks', 'test_tasks']
+    The facts of training; where evaluation has another set of tasks, that is under
+    ``evaluation``.
     """
     sets = {
         name: test.facts[name]
@@ -383,17 +360,6 @@ def unreached(config: Config) -> list[str]:
     """What begins or ends after the run's last step, in sentences.
 
     A run that is only shorter than planned, as to try it out, is no mistake.
-
-    Args:
-        config: The configuration.
-
-    >>> from resel_torchrl.config import compose
-    >>> unreached(compose(["task=pendulum_v"]))
-    []
-    >>> falling = ["task=pendulum_v", "optim.decay_steps=[20,30]"]
-    >>> unreached(compose([*falling, "steps=25"]))
-    ['optim.decay_steps: the learning rates would fall from step 20 to 30, and the run \
-ends at step 25.']
     """
     found = []
     begins = config.curriculum.at_steps or []
@@ -414,21 +380,9 @@ ends at step 25.']
 
 
 def constructor_problems(config: Config) -> list[str]:
-    """What the constructors of core, curriculum and decay say to a configuration.
+    """What the constructors of core, curriculum and decay say, in sentences.
 
-    Nothing is computed or drawn: the core is made on the meta device.
-
-    Args:
-        config: Whose single values are sound.
-
-    Returns:
-        The mistakes, in sentences.
-
-    >>> from resel_torchrl.config import compose
-    >>> config = compose(["core=transformer"])
-    >>> config.agent.core_kwargs["n_heads"] = 7
-    >>> constructor_problems(config)[0][:61]
-    'agent.core_kwargs with agent.hidden_size=256: Expected n_head'
+    The core is made on the meta device: nothing is computed or drawn.
     """
     agent, problems = config.agent, _unknown_core_options(config)
     if not problems:
@@ -497,27 +451,20 @@ def _unknown_core_options(config: Config) -> list[str]:
 
 
 def task_problems(config: Config, task: TaskInfo, test: TaskInfo) -> list[str]:
-    """What does not go together in a configuration and its environments.
+    """What does not go together in a configuration and its environments, in sentences.
 
     Args:
         config: The configuration.
-        task: Of the environment of training.
-        test: Of that of evaluation.
-
-    Returns:
-        The mistakes, in sentences.
-
-    >>> from resel_torchrl.config import compose
-    >>> config = compose(["task=pendulum_v"])
-    >>> task_problems(config, *read_tasks(config))
-    []
+        task: The environment of training.
+        test: That of evaluation.
     """
+    core = meta_core(config)
     return [
         *_environment_problems(config, task, test),
         *_curriculum_problems(config, task),
         *_algorithm_problems(config, task),
-        *_length_problems(config, task.horizon),
-        *_device_problems(config),
+        *_length_problems(config, core, task.horizon),
+        *_device_problems(config, core),
         *memory_problems(config),
     ]
 
@@ -623,7 +570,9 @@ def _algorithm_problems(config: Config, task: TaskInfo) -> Iterator[str]:
             )
 
 
-def _length_problems(config: Config, horizon: int) -> Iterator[str]:
+def _length_problems(
+    config: Config, core: SequenceCore | None, horizon: int
+) -> Iterator[str]:
     """Episodes longer than buffer or core, or shorter than segments."""
     room, copies = config.replay.buffer_size, config.env.copies
     if room < copies * horizon:
@@ -639,7 +588,6 @@ def _length_problems(config: Config, horizon: int) -> Iterator[str]:
             f"got {segment_length}; lower it, or write replay.segment_length=null for "
             "whole episodes."
         )
-    core = meta_core(config)
     longest = None if core is None else core.max_length
     if longest is not None and longest <= horizon:
         yield (
@@ -649,9 +597,8 @@ def _length_problems(config: Config, horizon: int) -> Iterator[str]:
         )
 
 
-def _device_problems(config: Config) -> Iterator[str]:
+def _device_problems(config: Config, core: SequenceCore | None) -> Iterator[str]:
     """A core, a compiler or a GPU that is not for the device of the updates."""
-    core = meta_core(config)
     wanted = None if core is None else core.device_type
     kind, _, index = config.device.partition(":")
     if wanted not in (None, kind):
@@ -679,21 +626,7 @@ LARGEST_STATES = 32 * 10**9
 
 
 def memory_problems(config: Config) -> list[str]:
-    """Whether there are hidden states for the buffer to keep, and of a fair size.
-
-    Args:
-        config: The configuration.
-
-    Returns:
-        The mistakes, in sentences.
-
-    >>> from resel_torchrl.config import compose
-    >>> stored = ["replay.segment_length=64", "replay.start_state=stored"]
-    >>> memory_problems(compose(["task=hopper_v", "core=lstm", *stored]))
-    []
-    >>> memory_problems(compose(["task=hopper_v", "core=mamba", *stored]))[0][:81]
-    'replay.start_state: expected hidden states of at most 32 GB in all, got 145.4 GB '
-    """
+    """Whether there are hidden states for the buffer to keep, and of a fair size."""
     agent, replay = config.agent, config.replay
     core = None if replay.start_state == "zero" else meta_core(config)
     if core is None:
