@@ -356,7 +356,7 @@ def _choice_problem(text: str, group: str, parsed: Override) -> str | None:
 
 def _unused(overrides: Sequence[str], algorithm: str) -> list[str]:
     """Overrides of an algorithm that is not the chosen one."""
-    keys = [parsed.key_or_group for parsed in _parse(overrides)]
+    keys = [text.lstrip("+~").partition("=")[0] for text in overrides]
     sections = [(key, key.partition(".")[0]) for key in keys]
     return [
         f"{key}: expected no value of {section} with algorithm={algorithm}, got one; "

@@ -22,6 +22,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from resel_torchrl._nearest import suggestion
@@ -30,17 +31,15 @@ from resel_torchrl.errors import ConfigError
 from resel_torchrl.modules.cores import CORES
 
 __all__ = [
+    "ALGORITHMS",
+    "ALGORITHM_SECTIONS",
     "AgentConfig",
     "Config",
-    "CurriculumConfig",
-    "DiscreteReselConfig",
     "EnvConfig",
     "EvalConfig",
     "LogConfig",
     "OptimConfig",
     "ReplayConfig",
-    "ReselConfig",
-    "TD3ReselConfig",
     "TrainConfig",
     "config_keys",
     "validate",
@@ -108,7 +107,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     def rules(self) -> Iterator[str]:
-        """Sentences on values that do not go together."""
+        """Sentences on values that do not go together, each beginning with its key."""
         yield from ()
 
     @model_validator(mode="after")
@@ -136,12 +135,7 @@ vectorization='sync')
 
 
 class CurriculumConfig(Section):
-    """The curriculum, :class:`resel_torchrl.collect.Curriculum`; `option` null: none.
-
-    >>> from resel_torchrl.config import compose
-    >>> compose(["task=pendulum_v"]).curriculum.option is None
-    True
-    """
+    """A :class:`resel_torchrl.collect.Curriculum`; with `option` null there is none."""
 
     option: str | None
     values: list[int | float]
@@ -171,44 +165,21 @@ class AgentConfig(Section):
 
 
 class ReselConfig(Section):
-    """What `algorithm=resel` adds: the temperature.
-
-    >>> from resel_torchrl.config import compose
-    >>> compose(["task=hopper_v", "algorithm=resel"]).resel
-    ReselConfig(alpha_init=1.0, fixed_alpha=False, target_entropy='auto')
-    """
+    """What `algorithm=resel` adds: the temperature."""
 
     alpha_init: Temperature
     fixed_alpha: bool
     target_entropy: float | Literal["auto"]
 
-    def rules(self) -> Iterator[str]:
-        """A fixed temperature has no target."""
-        if self.fixed_alpha and self.target_entropy != "auto":
-            yield (
-                "target_entropy: expected auto, as a fixed temperature aims at none, "
-                f"got {self.target_entropy}; write auto, or fixed_alpha=false."
-            )
-
 
 class DiscreteReselConfig(ReselConfig):
-    """What `algorithm=discrete_resel` adds: also the floor under the probabilities.
-
-    >>> from resel_torchrl.config import compose
-    >>> compose(["task=cartpole_p"]).discrete_resel.probability_floor
-    0.01
-    """
+    """What `algorithm=discrete_resel` adds: also the floor under the probabilities."""
 
     probability_floor: Floor
 
 
 class TD3ReselConfig(Section):
-    """What `algorithm=td3_resel` adds: the noise of acting and of the target policy.
-
-    >>> from resel_torchrl.config import compose
-    >>> compose(["task=pendulum_v", "algorithm=td3_resel"]).td3_resel
-    TD3ReselConfig(exploration_noise=0.1, target_noise=0.04, target_noise_clip=0.12)
-    """
+    """What `algorithm=td3_resel` adds: noise of acting and of the target policy."""
 
     exploration_noise: Noise
     target_noise: Noise
@@ -249,23 +220,25 @@ start_state='zero')
 
     def rules(self) -> Iterator[str]:
         """A batch fits into the buffer; whole episodes have no burn-in or state."""
-        if self.batch_size > self.buffer_size:
+        room, batch = self.buffer_size, self.batch_size
+        if batch > room:
             yield (
-                f"batch_size: expected at most replay.buffer_size = {self.buffer_size},"
-                f" got {self.batch_size}; lower it or raise replay.buffer_size."
+                f"replay.batch_size: expected at most replay.buffer_size = {room}, got "
+                f"{batch}; lower it or raise replay.buffer_size."
             )
         if self.segment_length is not None:
             return
         if self.burn_in:
             yield (
-                "burn_in: expected 0 with whole episodes, which start from their first "
-                f"step, got {self.burn_in}; set replay.segment_length, or leave it out."
+                "replay.burn_in: expected 0 with whole episodes, which start from "
+                f"their first step, got {self.burn_in}; set replay.segment_length, or "
+                "leave it out."
             )
         if self.start_state == "stored":
             yield (
-                "start_state: expected zero with whole episodes, which start with an "
-                "empty hidden state, got stored; set replay.segment_length, or leave "
-                "it out."
+                "replay.start_state: expected zero with whole episodes, which start "
+                "with an empty hidden state, got stored; set replay.segment_length, or "
+                "leave it out."
             )
 
 
@@ -384,8 +357,17 @@ class Config(Section):
         return {**{name: {} for name in ALGORITHMS[chosen]}, **kept}
 
     def rules(self) -> Iterator[str]:
-        """What several environments, the device and the ensemble allow."""
+        """What algorithm, ensemble, several environments and device allow."""
         train, copies = self.train, self.env.copies
+        for name in ("resel", "discrete_resel"):
+            section = getattr(self, name)
+            target = "auto" if section is None else section.target_entropy
+            if target != "auto" and section.fixed_alpha:
+                yield (
+                    f"{name}.target_entropy: expected auto, as a fixed temperature "
+                    f"aims at none, got {target}; write {name}.target_entropy=auto, or "
+                    f"{name}.fixed_alpha=false."
+                )
         if train.critic_subset_size > self.agent.n_critics:
             yield (
                 "train.critic_subset_size: expected at most agent.n_critics = "
@@ -504,30 +486,31 @@ def validate(values: Mapping[str, Any]) -> Config:
 
 def _sentences(error: ErrorDetails, values: Any) -> list[str]:
     """An error of pydantic in this package's words, with what to type."""
-    names, field, value = [], None, values
-    schema: type[Section] | None = Config
+    field: FieldInfo | None = None
+    section: type[Section] | None = Config
+    names, value = [], values
     for name in error["loc"]:
-        if schema is None:
-            break  # inside of a value: an element of a list, a member of a union
+        if section is None:
+            break  # in a value: an element of a list, a member of a union
         names.append(str(name))
-        field = schema.model_fields.get(name)
-        schema = None if field is None else _section(field.annotation)
+        field = section.model_fields.get(name)
+        section = None if field is None else _section(field.annotation)
         value = value.get(name) if isinstance(value, Mapping) else None
-    key = ".".join(names)
-    if error["type"] == "value_error":
-        prefix = f"{key}." if schema is not None and key else key and f"{key}: "
-        return [prefix + text for text in str(error["ctx"]["error"]).splitlines()]
-    if error["type"] == "extra_forbidden":
+    key, kind = ".".join(names), error["type"]
+    if kind == "value_error":  # a rule names its keys itself
+        texts = str(error["ctx"]["error"]).splitlines()
+        return texts if section else [f"{key}: {text}" for text in texts]
+    if kind == "extra_forbidden":
         return [f"{key}: unknown key. {suggestion(key, config_keys())}"]
-    if schema is not None and error["type"] != "missing":
+    words = _describe(field.annotation)
+    if kind == "missing":
+        return [f"{key}: missing; expected {words}."]
+    if section:
         return [f"{key}: expected a group of values, got {value!r}."]
-    if error["type"] == "missing":
-        expected = "a group" if field is None else _describe(field.annotation)
-        return [f"{key}: missing; expected {expected}."]
-    by_type = error["type"].endswith(("_type", "_from_float", "finite_number"))
-    expected = (not by_type and field.description) or _describe(field.annotation)
+    if field.description and not kind.endswith(("_type", "_from_float", "_number")):
+        words = field.description
     written = _written(field.annotation, value)
-    return [f"{key}: expected {expected}, got {value!r}; write {key}={written}."]
+    return [f"{key}: expected {words}, got {value!r}; write {key}={written}."]
 
 
 def _options(annotation: Any) -> tuple[Any, ...]:
