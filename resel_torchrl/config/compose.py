@@ -109,7 +109,7 @@ def check_overrides(
     >>> check_overrides(["task=pendulm_v", "agent.hidden_sise=32"])
     Traceback (most recent call last):
     ...
-    resel_torchrl.config.schema.ConfigError: 2 mistakes in the configuration:
+    resel_torchrl.errors.ConfigError: 2 mistakes in the configuration:
       1. task=pendulm_v: no such task. Nearest: pendulum_v, pendulum_p.
       2. agent.hidden_sise: unknown key. Nearest: agent.hidden_size, agent.head_sizes, \
 agent.embedding_size.
@@ -260,7 +260,7 @@ def resume_config(stored: Config, overrides: Sequence[str]) -> Config:
     >>> resume_config(stored, ["optim.lr_actor=1.0"])
     Traceback (most recent call last):
     ...
-    resel_torchrl.config.schema.ConfigError: 1 mistake in the configuration:
+    resel_torchrl.errors.ConfigError: 1 mistake in the configuration:
       1. optim.lr_actor: a resumed run keeps its stored configuration; only steps, \
 eval, log may be given. Leave it out, or start a new run with its own run_dir.
     """
