@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 from resel_torchrl.analysis import plot_output_variation, run_output_variation
-from resel_torchrl.cli.commands import at_least, read_arguments
+from resel_torchrl.cli.arguments import at_least, read_arguments
 from resel_torchrl.errors import ConfigError, RunError
 
 ARGUMENTS = {

@@ -2,7 +2,7 @@
 
 import sys
 
-from resel_torchrl.cli.commands import main
+from resel_torchrl.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -74,8 +74,7 @@ RUNS = {
     "key_to_door_60": (*SHORT_ROOMS, "curriculum.option=null", "curriculum.values=[]"),
     "pendulum_v_td3": (
         *(*PENDULUM, "core=gru"),
-        *("agent.algorithm=td3_resel", "train.alpha_init=auto"),
-        "train.target_entropy=auto",
+        "algorithm=td3_resel",
     ),
     "segments": (
         *(*PENDULUM, "core=gru", "replay.segment_length=40"),

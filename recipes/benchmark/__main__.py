@@ -50,7 +50,7 @@ from recipes.benchmark.peers import time_torchrl_update
 from recipes.benchmark.replay import replay_memory, time_replay
 from recipes.benchmark.update import compare_updates, time_update
 from resel_torchrl._nearest import suggestion
-from resel_torchrl.cli.commands import at_least, read_arguments
+from resel_torchrl.cli.arguments import at_least, read_arguments
 from resel_torchrl.config import Config, compose
 from resel_torchrl.envs import task_info
 from resel_torchrl.errors import ConfigError

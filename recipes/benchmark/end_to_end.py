@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import functools
 import tempfile
 from pathlib import Path
@@ -80,13 +79,14 @@ def _run(
     log |= {"console": False, "loggers": []}
     train = {"collection": collection, "random_steps": 0}
     with tempfile.TemporaryDirectory() as folder:
-        config = dataclasses.replace(
-            config,
-            steps=total,
-            run_dir=str(Path(folder, "run")),
-            train=dataclasses.replace(config.train, **train),
-            eval=dataclasses.replace(config.eval, interval=0),
-            log=dataclasses.replace(config.log, **log),
+        config = config.model_copy(
+            update={
+                "steps": total,
+                "run_dir": str(Path(folder, "run")),
+                "train": config.train.model_copy(update=train),
+                "eval": config.eval.model_copy(update={"interval": 0}),
+                "log": config.log.model_copy(update=log),
+            }
         )
         run = RunDirectory.create(config.run_dir, to_yaml(config))
         keep_freed_memory()  # as the command `train` does

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -81,8 +80,9 @@ def time_update(
             # Graphs come after a few calls, more than the warm-up below has.
             _updates(learner, WARM_UP * delay)()
             # Of a graph, compiled or replayed, no product can be seen.
-            train = dataclasses.replace(settings, cudagraph=False, compile=False)
-            counted, _ = synthetic_learner(dataclasses.replace(config, train=train))
+            plain = {"cudagraph": False, "compile": False}
+            train = settings.model_copy(update=plain)
+            counted, _ = synthetic_learner(config.model_copy(update={"train": train}))
         seconds = seconds_of(_updates(learner, delay), repetitions, config.device)
         _updates(counted, delay)()  # the first ones are measured for the log too
         products = record_products(_updates(counted, delay))

@@ -1,4 +1,4 @@
-"""Configuration: dataclass schema, packaged YAML, checks, command line."""
+"""Configuration: schema, packaged YAML, checks, command line."""
 
 from resel_torchrl.config.compose import (
     check_overrides,
@@ -20,8 +20,9 @@ from resel_torchrl.config.schema import (
     OptimConfig,
     ReplayConfig,
     TrainConfig,
+    config_keys,
+    validate,
 )
-from resel_torchrl.config.validate import config_keys, validate
 from resel_torchrl.errors import ConfigError
 
 __all__ = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -19,8 +18,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from resel_torchrl._nearest import suggestion
-from resel_torchrl.config.schema import Config
-from resel_torchrl.config.validate import FREE_FORM, config_keys, validate
+from resel_torchrl.config.build import constructor_problems
+from resel_torchrl.config.schema import (
+    ALGORITHM_SECTIONS,
+    ALGORITHMS,
+    Config,
+    config_keys,
+    validate,
+)
 from resel_torchrl.errors import ConfigError
 
 __all__ = [
@@ -35,8 +40,21 @@ __all__ = [
     "to_yaml",
 ]
 
-GROUPS = ("task", "core")
+GROUPS = ("task", "core", "size", "algorithm")
+#: Whose options YAML does not list all.
+FREE_FORM = ("agent.core_kwargs", "env.kwargs", "eval.kwargs")
 RESUMABLE = ("steps", "eval", "log")
+#: Keys of version 1, whose algorithms had no section of their own.
+RENAMED = {
+    "agent.algorithm": ("algorithm",),
+    "agent.exploration_noise": ("td3_resel.exploration_noise",),
+    "agent.probability_floor": ("discrete_resel.probability_floor",),
+    "train.alpha_init": ("resel.alpha_init", "discrete_resel.alpha_init"),
+    "train.fixed_alpha": ("resel.fixed_alpha", "discrete_resel.fixed_alpha"),
+    "train.target_entropy": ("resel.target_entropy", "discrete_resel.target_entropy"),
+    "train.target_noise": ("td3_resel.target_noise",),
+    "train.target_noise_clip": ("td3_resel.target_noise_clip",),
+}
 
 
 def choices(group: str) -> list[str]:
@@ -67,12 +85,9 @@ def compose(overrides: Sequence[str] = (), *, config_name: str = "train") -> Con
     'runs/pendulum_v/lstm-seed3'
     """
     problems, sound = _name_problems(overrides)
-    try:
-        config = from_hydra(_compose(sound, config_name))
-    except ConfigError as error:
-        raise ConfigError([*problems, *error.problems]) from None
-    if problems:
-        raise ConfigError(problems)
+    config, further = _checked(sound, config_name)
+    if config is None or problems:
+        raise ConfigError([*problems, *further])
     return config
 
 
@@ -94,7 +109,7 @@ def check_overrides(
     >>> check_overrides(["task=pendulm_v", "agent.hidden_sise=32"])
     Traceback (most recent call last):
     ...
-    resel_torchrl.config.schema.ConfigError: 2 mistakes in the configuration:
+    resel_torchrl.errors.ConfigError: 2 mistakes in the configuration:
       1. task=pendulm_v: no such task. Nearest: pendulum_v, pendulum_p.
       2. agent.hidden_sise: unknown key. Nearest: agent.hidden_size, agent.head_sizes, \
 agent.embedding_size.
@@ -109,12 +124,23 @@ agent.embedding_size.
             for text in sweeps
         ]
     if not sweeps and all(entry.key_or_group != "resume" for entry in parsed):
-        try:
-            from_hydra(_compose(sound, config_name))
-        except ConfigError as error:
-            problems += error.problems
+        problems += _checked(sound, config_name)[1]
     if problems:
         raise ConfigError(problems)
+
+
+def _checked(
+    overrides: Sequence[str], config_name: str
+) -> tuple[Config | None, list[str]]:
+    """The configuration, or None and what is wrong with it."""
+    try:
+        cfg = _compose(overrides, config_name)
+        unused = _unused(overrides, cfg.algorithm)
+        if unused:
+            return None, unused
+        return from_hydra(cfg), []
+    except ConfigError as error:
+        return None, error.problems
 
 
 def from_hydra(cfg: DictConfig) -> Config:
@@ -133,16 +159,25 @@ def from_hydra(cfg: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise ConfigError([f"the configuration does not resolve: {error}"]) from None
     values.pop("hydra", None)
-    return validate(values)
+    return _constructed(validate(values))
+
+
+def _constructed(config: Config) -> Config:
+    """The configuration, after a look at what the constructors say to it."""
+    problems = constructor_problems(config)
+    if problems:
+        raise ConfigError(problems)
+    return config
 
 
 def to_dict(config: Config) -> dict[str, Any]:
     """The configuration as a nested plain dict.
 
-    >>> to_dict(compose())["train"]["gamma"]
-    0.99
+    >>> to_dict(compose())["train"]["policy_delay"]
+    2
     """
-    return dataclasses.asdict(config)
+    others = ALGORITHM_SECTIONS - set(ALGORITHMS[config.algorithm])
+    return config.model_dump(exclude=others)
 
 
 def to_yaml(config: Config) -> str:
@@ -157,7 +192,8 @@ def to_yaml(config: Config) -> str:
 def load_config(path: str | Path) -> Config:
     """Reads the configuration that a run directory stores.
 
-    Values that an older version did not know are those of the packaged train.yaml.
+    Names of an older version are read as today's, and values that it did not know are
+    those of the packaged YAML.
 
     Raises:
         ConfigError: If the file is not readable YAML or holds a mistake.
@@ -171,17 +207,41 @@ def load_config(path: str | Path) -> Config:
     True
     """
     try:
-        text = (
-            resources.files("resel_torchrl.config").joinpath("train.yaml").read_text()
-        )
-        defaults = OmegaConf.create(text)
-        for name in ("defaults", "hydra"):
-            defaults.pop(name)
         stored = OmegaConf.load(path)
-        values = OmegaConf.to_container(OmegaConf.merge(defaults, stored), resolve=True)
+        if not isinstance(stored, DictConfig):
+            raise yaml.YAMLError("no mapping of names to values")
+        values = OmegaConf.to_container(
+            OmegaConf.merge(_packaged("train"), stored), resolve=True
+        )
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError([f"{path}: expected YAML, got: {error}"]) from None
-    return validate(values)
+    return validate(in_current_names(values))
+
+
+def in_current_names(values: dict[str, Any]) -> dict[str, Any]:
+    """A stored configuration of version 1 (see `RENAMED`) in the names of today."""
+    agent, train = values.get("agent"), values.get("train")
+    if "algorithm" in values or not isinstance(agent, dict):
+        return values
+    name = agent.get("algorithm", "resel")
+    known = _packaged(f"algorithm/{name}") if name in choices("algorithm") else {}
+    section = dict(known.get(name, {}))
+    for key in RENAMED:
+        group, _, option = key.partition(".")
+        given = {"agent": agent, "train": train}[group].pop(option, "auto")
+        if option in section and given != "auto":
+            section[option] = given
+    values["env"].pop("facts", None)
+    return {**values, "algorithm": name, name: section}
+
+
+def _packaged(name: str) -> DictConfig:
+    """One packaged file by itself, without what its defaults list names."""
+    file = resources.files("resel_torchrl.config").joinpath(f"{name}.yaml")
+    config = OmegaConf.create(file.read_text())
+    for own in ("defaults", "hydra"):
+        config.pop(own, None)
+    return config
 
 
 def resume_config(stored: Config, overrides: Sequence[str]) -> Config:
@@ -200,7 +260,7 @@ def resume_config(stored: Config, overrides: Sequence[str]) -> Config:
     >>> resume_config(stored, ["optim.lr_actor=1.0"])
     Traceback (most recent call last):
     ...
-    resel_torchrl.config.schema.ConfigError: 1 mistake in the configuration:
+    resel_torchrl.errors.ConfigError: 1 mistake in the configuration:
       1. optim.lr_actor: a resumed run keeps its stored configuration; only steps, \
 eval, log may be given. Leave it out, or start a new run with its own run_dir.
     """
@@ -219,7 +279,7 @@ eval, log may be given. Leave it out, or start a new run with its own run_dir.
             continue
         OmegaConf.update(cfg, key, parsed.value())
     try:
-        config = validate(OmegaConf.to_container(cfg))
+        config = _constructed(validate(OmegaConf.to_container(cfg)))
     except ConfigError as error:
         problems += error.problems
     if problems:
@@ -241,12 +301,12 @@ def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
 
 
 def hydra_arguments(arguments: Sequence[str]) -> list[str]:
-    """The arguments as Hydra takes them: options that YAML does not list are added.
+    """The arguments as Hydra takes them: what the chosen YAML may not list is added.
 
     >>> hydra_arguments(["env.kwargs.g=9.8", "seed=1"])
     ['++env.kwargs.g=9.8', 'seed=1']
     """
-    free = tuple(f"{key}." for key in FREE_FORM)
+    free = tuple(f"{key}." for key in (*FREE_FORM, *ALGORITHM_SECTIONS))
     return [f"++{text}" if text.startswith(free) else text for text in arguments]
 
 
@@ -267,6 +327,10 @@ def _name_problems(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
         key = parsed.key_or_group
         if key in GROUPS:
             problem = _choice_problem(text, key, parsed)
+        elif key in RENAMED:
+            value = text.partition("=")[2]
+            new = " or ".join(f"{name}={value}" for name in RENAMED[key])
+            problem = f"{key}: renamed; write {new}."
         elif key in known or key.startswith(("hydra", *(f"{k}." for k in FREE_FORM))):
             problem = None
         else:
@@ -288,3 +352,15 @@ def _choice_problem(text: str, group: str, parsed: Override) -> str | None:
         if name not in names:
             return f"{text}: no such {group}. {suggestion(str(name), names)}"
     return None
+
+
+def _unused(overrides: Sequence[str], algorithm: str) -> list[str]:
+    """Overrides of an algorithm that is not the chosen one."""
+    keys = [text.lstrip("+~").partition("=")[0] for text in overrides]
+    sections = [(key, key.partition(".")[0]) for key in keys]
+    return [
+        f"{key}: expected no value of {section} with algorithm={algorithm}, got one; "
+        f"leave it out, or choose algorithm={section}."
+        for key, section in sections
+        if section in ALGORITHM_SECTIONS - set(ALGORITHMS[algorithm])
+    ]

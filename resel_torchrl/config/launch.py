@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
-import operator
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import torch
+from omegaconf import OmegaConf
 from torchrl import torchrl_logger
 
 from resel_torchrl._random import seed_generators
 from resel_torchrl.collect import Evaluation, RecurrentPolicy
 from resel_torchrl.config.build import (
-    acting_problems,
     agent_options,
-    algorithm_problems,
-    copies_problems,
-    device_problems,
     eval_copies,
-    length_problems,
     make_acting,
     make_buffer,
     make_decay,
     make_evaluation,
     make_learner,
     make_run_env,
-    memory_problems,
     read_tasks,
     recorded_facts,
     resolve_algorithm,
@@ -52,7 +46,6 @@ from resel_torchrl.training import (
     Progress,
     RunDirectory,
     Trainer,
-    compiler_problem,
     load_policy,
     open_loggers,
     quiet_storages,
@@ -61,6 +54,8 @@ from resel_torchrl.training import (
 
 __all__ = ["evaluate_run", "make_training", "open_run"]
 
+#: What a run's environments told of themselves: horizon, seen dimensions, task sets.
+FACTS = "environment.yaml"
 #: What an environment raises that cannot be made from its arguments.
 CANNOT_BE_MADE = (
     *(ValueError, TypeError, LookupError, ImportError, OSError),
@@ -98,11 +93,19 @@ def open_run(
     """
     if config.resume is not None:
         run = RunDirectory.open(config.resume)
+        if not (run.path / FACTS).exists():
+            raise RunError(
+                f"{run.path} is of an older version of resel_torchrl: it can be "
+                "evaluated and plotted, not resumed; go on with it in the version that "
+                "began it."
+            )
         config = resume_config(load_config(run.config), overrides)
+        _check_facts(run, config)
         torchrl_logger.info(f"Going on with {run.path}; its stored configuration wins.")
     else:
         config, _ = _checked_task(config)
         run = RunDirectory.create(config.run_dir, to_yaml(config))
+        OmegaConf.save(_facts(config), run.path / FACTS)
         torchrl_logger.info(f"Training {config.env.id} in {run.path}")
     return run, config
 
@@ -258,48 +261,27 @@ def _checked_task(config: Config) -> tuple[Config, TaskInfo]:
             [f"eval.kwargs: {config.env.id} cannot be made with them: {error}"]
         ) from None
     problems = task_problems(config, task, test)
-    facts = recorded_facts(task, test)
-    config = dataclasses.replace(
-        config, env=dataclasses.replace(config.env, facts=facts)
-    )
-    problems += algorithm_problems(config, task) + acting_problems(config)
-    problems += copies_problems(lambda key: operator.attrgetter(key)(config))
-    try:
-        config = resolve_algorithm(config, discrete=task.discrete)
-    except ConfigError as error:
-        problems += error.problems
-    room, copies = config.replay.buffer_size, config.env.copies
-    if room < copies * task.horizon:
-        each = f" of each of {copies} environments" if copies > 1 else ""
-        problems.append(
-            f"replay.buffer_size: expected room for an episode of {task.horizon} "
-            f"steps{each}, got {room}; raise it."
-        )
-    segment_length = config.replay.segment_length
-    if segment_length is not None and segment_length > task.horizon:
-        problems.append(
-            f"replay.segment_length: expected at most the horizon of {task.horizon} "
-            f"steps, got {segment_length}; lower it, or write "
-            "replay.segment_length=null for whole episodes."
-        )
-    problems += (
-        length_problems(config, task.horizon)
-        + device_problems(config)
-        + memory_problems(config)
-    )
-    if config.train.compile:
-        lacking = compiler_problem(torch.device(config.device))
-        if lacking is not None:
-            problems.append(
-                "train.compile: expected what torch.compile needs, got an installation "
-                f"without {lacking}, or write train.compile=false."
-            )
-    kind, _, index = config.device.partition(":")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        problems.append(
-            f"device: expected a GPU that PyTorch sees, of which there are "
-            f"{torch.cuda.device_count()}, got {config.device!r}; write device=cpu."
-        )
     if problems:
         raise ConfigError(problems)
-    return config, task
+    return resolve_algorithm(config, discrete=task.discrete), task
+
+
+def _facts(config: Config) -> dict[str, Any]:
+    """What the environments of a configuration tell of themselves."""
+    return recorded_facts(*read_tasks(config))
+
+
+def _check_facts(run: RunDirectory, config: Config) -> None:
+    """A stopped run goes on with the environment that it began with only."""
+    stored = OmegaConf.to_container(OmegaConf.load(run.path / FACTS))
+    told = _facts(config)
+    names = [*told, *(name for name in stored if name not in told)]
+    other = [name for name in names if stored.get(name) != told.get(name)]
+    if other:
+        raise ConfigError(
+            [
+                f"{run.path / FACTS}: expected what {config.env.id} tells of itself, "
+                f"got another {', '.join(other)}; a stopped run goes on with the "
+                "environment that it began with only."
+            ]
+        )

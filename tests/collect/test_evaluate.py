@@ -25,7 +25,7 @@ def run_dir(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
     name = "DiscreteWalk" if request.param == "discrete_resel" else "Walk"
     env = f"env.id=tests.training.envs:{name}-v0"
-    options = [env, f"agent.algorithm={request.param}", "steps=80"]
+    options = [env, f"algorithm={request.param}", "steps=80"]
     start(folder, *options, "log.checkpoint_interval=40").run()
     return folder
 

@@ -5,11 +5,11 @@ import functools
 
 import numpy as np
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
 from resel_torchrl.cli import main
 from resel_torchrl.collect import evaluate
-from resel_torchrl.config import load_config
 from resel_torchrl.envs import make_gym, vectorize
 from resel_torchrl.errors import ConfigError, RunError
 from tests.training.runs import resume, rows, start
@@ -24,6 +24,11 @@ WINDS = {
 SETS = ["env.kwargs.n_train=40", "env.kwargs.n_test=20"]
 #: Another environment's training tasks, among them one that is tested here.
 TRAINED = ["env.kwargs.train_tasks=[[0.05,0.05]]", "eval.kwargs.train_tasks=[[0,0]]"]
+
+
+def told(run_dir):
+    """What the environments of a run told of themselves."""
+    return yaml.safe_load((run_dir / "environment.yaml").read_text())
 
 
 class Still:
@@ -101,20 +106,19 @@ def test_command_evaluates_on_test_tasks_and_writes_them(tmp_path, capsys):
     assert "wind_x" in capsys.readouterr().out
     with open(file, newline="") as stream:
         found = list(csv.DictReader(stream))
-    facts = load_config(run / "config.yaml").env.facts
+    facts = told(run)
     winds = [[float(row["wind_x"]), float(row["wind_y"])] for row in found]
     assert winds == facts["test_tasks"] != facts["train_tasks"][:3]
 
 
 def test_stored_configuration_tells_horizon_and_mask(tmp_path):
     start(tmp_path / "run", "env.id=Pendulum-V-v0", "replay.buffer_size=900")
-    config = load_config(tmp_path / "run/config.yaml")
-    assert config.env.facts == {"horizon": 200, "kept": [2]}
+    assert told(tmp_path / "run") == {"horizon": 200, "kept": [2]}
 
 
 def test_run_goes_on_with_the_environment_it_began_with_only(tmp_path):
     start(tmp_path / "run", "env.id=Wind-v0", "replay.buffer_size=90", "steps=20").run()
-    file = tmp_path / "run/config.yaml"
+    file = tmp_path / "run/environment.yaml"
     resume(tmp_path / "run").run()  # the control
     file.write_text(file.read_text().replace("horizon: 75", "horizon: 80"))
     with pytest.raises(ConfigError, match=r"tells of itself, got another horizon;"):
@@ -154,9 +158,9 @@ def test_another_evaluated_task_set_is_recorded(tmp_path):
     options = ["env.id=Wind-v0", "env.kwargs.split=train", "replay.buffer_size=90"]
     options += [*SETS, "eval.kwargs.split=test", "steps=30"]
     start(tmp_path / "plain", *options)
-    assert "evaluation" not in load_config(tmp_path / "plain/config.yaml").env.facts
+    assert "evaluation" not in told(tmp_path / "plain")
     start(tmp_path / "other", *options, "eval.kwargs.task_seed=5").run()
-    facts = load_config(tmp_path / "other/config.yaml").env.facts
+    facts = told(tmp_path / "other")
     sizes = {"split": "test", "n_train": 40, "n_test": 20}
     played = make_gym("Wind-v0", task_seed=5, **sizes).unwrapped.facts
     assert facts["evaluation"]["test_tasks"] == played["test_tasks"]
@@ -188,7 +192,7 @@ def test_run_of_an_older_version_is_still_evaluated(tmp_path, capsys):
     start(tmp_path / "run", "steps=30").run()
     file = tmp_path / "run/config.yaml"
     stored = OmegaConf.load(file)
-    del stored.curriculum, stored.env.facts, stored.eval.kwargs
+    del stored.curriculum, stored.eval.kwargs
     OmegaConf.save(stored, file)
     assert main(["evaluate", f"run={tmp_path / 'run'}", "episodes=1"]) == 0
     stored.env.facs = {}  # a name that no version knows

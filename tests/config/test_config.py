@@ -1,6 +1,5 @@
 """The configuration: the paper's values, and every mistake at once."""
 
-import dataclasses
 import itertools
 import re
 from importlib import resources
@@ -46,9 +45,11 @@ MUJOCO = {
     )
     for part in "pv"
 }
+#: Sections of which a configuration holds what its algorithm reads.
+ALGORITHMS = {"resel", "discrete_resel", "td3_resel"}
 FILES = [
     entry
-    for group in (".", "task", "core")
+    for group in (".", "task", "task/family", "core", "size", "algorithm")
     for entry in (resources.files("resel_torchrl.config") / group).iterdir()
     if entry.name.endswith(".yaml")
 ]
@@ -78,7 +79,7 @@ def test_classic_tasks_have_the_papers_values(task):
     assert (train.gamma, train.tau, train.policy_delay) == (0.99, 0.005, 2)
     assert (train.critic_subset_size, train.random_steps) == (2, 5000)
     assert (train.updates_per_step, train.reward_scale) == (1.0, 1.0)
-    assert train.target_entropy == "auto"
+    assert config.resel.target_entropy == "auto"
     assert config.replay.buffer_size == 1_000_000
     assert (config.eval.interval, config.eval.episodes) == (1000, 5)
 
@@ -89,7 +90,7 @@ def test_mujoco_tasks_have_the_papers_values_and_a_name_of_their_own(task):
     optim = config.optim
     assert (
         *(optim.lr_context_encoder, optim.lr_actor, optim.lr_critic),
-        *(config.replay.batch_size, config.train.target_entropy),
+        *(config.replay.batch_size, config.resel.target_entropy),
     ) == MUJOCO[task]
     assert optim.lr_alpha == 1e-4
     assert config.run_dir == f"runs/{task}/mamba-seed0"
@@ -121,13 +122,27 @@ def test_every_value_has_a_comment_above_it(file):
 
 
 def test_values_are_in_yaml_and_not_in_the_schema():
-    text = (resources.files("resel_torchrl.config") / "train.yaml").read_text()
+    text = "".join(file.read_text() for file in FILES)
     names = {key.split(".")[-1] for key in config_keys()}
     assert all(f"{name}:" in text for name in names - {"core", "core_kwargs"})
     config = compose()
     for part in (config, config.env, config.agent, config.train, config.log):
-        for entry in dataclasses.fields(part):
-            assert entry.default is dataclasses.MISSING
+        fields = type(part).model_fields
+        assert all(fields[name].is_required() for name in fields.keys() - ALGORITHMS)
+
+
+def test_a_size_sets_networks_and_batch():
+    for task, core in (("hopper_v", "gru"), ("dmc_dog_run", "gru"), ("ant_v", "gru")):
+        agent = compose([f"task={task}", "size=small"]).agent
+        assert (agent.core, agent.hidden_size, agent.n_critics) == (core, 64, 4)
+        assert (agent.embedding_size, agent.context_size) == (64, 64)
+        assert agent.head_sizes == [128, 128]
+    assert compose(["task=hopper_v", "size=small"]).replay.batch_size == 999
+    assert compose(["task=ant_v", "size=small"]).replay.batch_size == 128  # the task's
+    config = compose(["task=hopper_v", "size=small", "core=lstm"])
+    assert (config.agent.core, config.agent.hidden_size) == ("lstm", 64)
+    light = compose(["task=pendulum_p", "size=paper"]).agent
+    assert (light.core, light.hidden_size) == ("lstm", 256)
 
 
 def test_all_mistakes_at_once_with_the_nearest_names():
@@ -184,7 +199,7 @@ def test_learning_rate_of_the_encoder_must_be_above_zero(rate):
         ("device=tpu", r"expected cpu, cuda or cuda:NUMBER, got 'tpu'"),
         ("device=mps", r"expected cpu, cuda or cuda:NUMBER, got 'mps'"),
         ("log.loggers=[neptune]", r"a list out of tensorboard, wandb"),
-        ("train.target_entropy=low", r"a number or auto, got 'low'"),
+        ("resel.target_entropy=low", r"a number or auto, got 'low'"),
         ("seed=1.5", r"seed: expected a whole number, got 1.5"),
         ("train.target_bound=1", r"expected true or false, got 1"),
         ("log.loggers=wandb", r"got 'wandb'; write log.loggers=\[wandb\]"),
@@ -240,7 +255,7 @@ def test_names_are_checked_beside_resume_too():
 
 
 def test_stored_configuration_comes_back_the_same(tmp_path):
-    config = compose(["task=ant_v", "seed=7", "train.target_entropy=-1.5"])
+    config = compose(["task=ant_v", "seed=7", "resel.target_entropy=-1.5"])
     file = tmp_path / "config.yaml"
     file.write_text(to_yaml(config))
     assert load_config(file) == config

@@ -102,7 +102,7 @@ def test_multirun_tells_of_a_job_that_cannot_start_and_runs_the_others(
         (["train", "resume=no/such/run"], "expected a run directory"),
         (["plot"], "runs: missing"),
         (
-            ["train", "agent.algorithm=td3_resel", "env.id=CartPole-P-v0"],
+            ["train", "algorithm=td3_resel", "env.id=CartPole-P-v0"],
             "expected one for discrete actions, which CartPole-P-v0 has, got td3_resel",
         ),
         (

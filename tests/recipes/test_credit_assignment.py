@@ -35,7 +35,7 @@ def test_recipe_trains_its_own_task_and_measures_the_success(tmp_path):
         assert float(row["success"]) >= reached  # 1 at the end, less what came before
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["task"] == "tmaze_active"
-    assert (config["agent"]["algorithm"], config["train"]["alpha_init"]) == (
+    assert (config["algorithm"], config["discrete_resel"]["alpha_init"]) == (
         "discrete_resel",
         0.05,
     )
@@ -81,7 +81,7 @@ def test_values_fit_the_task(task):
     assert config.train.gamma**info.horizon > 0.5
     # The steps that decide on the success pay less by the entropy of uniform actions
     # than by the success: all steps, or those in the rooms of key and door.
-    entropy = config.train.alpha_init * math.log(info.action_size)
+    entropy = config.discrete_resel.alpha_init * math.log(info.action_size)
     steps = 25 if task.startswith("key") else info.horizon
     success = {"tmaze": 1, "key": 5, "delayed": 10}[task.split("_")[0]]
     assert entropy * steps < config.train.reward_scale * success

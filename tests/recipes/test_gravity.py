@@ -1,8 +1,8 @@
 """The recipe of hidden dynamics, through its command line."""
 
 import pytest
+import yaml
 
-from resel_torchrl.config import load_config
 from tests.recipes.family import recipe, short_run
 from tests.training.runs import rows
 
@@ -21,7 +21,7 @@ def test_recipe_trains_on_one_split_and_is_evaluated_on_the_other(tmp_path):
         ("500", "6"),
     ]
     # The record of the run holds the set of tasks.
-    facts = load_config(folder / "config.yaml").env.facts
+    facts = yaml.safe_load((folder / "environment.yaml").read_text())
     assert facts["split"] == "train" and facts["multipliers"] == ["gravity"]
     assert (len(facts["train_tasks"]), len(facts["test_tasks"])) == (40, 3)
 

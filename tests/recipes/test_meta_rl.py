@@ -23,7 +23,8 @@ def test_recipe_trains_its_own_task_on_training_tasks_and_evaluates_on_test_task
     assert [row["step"] for row in rows(folder / "eval.csv")] == ["250", "500"]
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert (config["task"], config["agent"]["reward_input"]) == ("wind_light", True)
-    assert len(config["env"]["facts"]["train_tasks"]) == 40
+    facts = yaml.safe_load((folder / "environment.yaml").read_text())
+    assert len(facts["train_tasks"]) == 40
     assert config["eval"]["kwargs"] == {"split": "test"}
 
 

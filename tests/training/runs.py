@@ -28,8 +28,6 @@ TINY = [
     "train.random_steps=25",
     "train.updates_per_step=0.5",
     "train.tau=0.005",
-    "train.alpha_init=auto",
-    "train.target_entropy=auto",
     "train.acting=eager",
     "eval.interval=40",
     "eval.episodes=2",
@@ -37,11 +35,15 @@ TINY = [
     "log.checkpoint_interval=30",
     "log.console=false",
 ]
+#: The loss's own, in place of the task's.
+TEMPERATURE = ["resel.alpha_init=1.0", "resel.target_entropy=auto"]
 
 
 def tiny(folder: Path, *overrides: str) -> list[str]:
     """Overrides of a tiny run that is kept in `folder`."""
-    return [*TINY, f"run_dir={folder}", *overrides]
+    others = {"algorithm=discrete_resel", "algorithm=td3_resel"}
+    temperature = [] if others & set(overrides) else TEMPERATURE
+    return [*TINY, *temperature, f"run_dir={folder}", *overrides]
 
 
 def start(folder: Path, *overrides: str, hooks: Sequence[Hook] = ()) -> Trainer:

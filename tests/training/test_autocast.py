@@ -38,7 +38,7 @@ def terms_and_gradients(*options):
 @pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("algorithm", ["resel", "td3_resel"])
 def test_losses_are_those_of_float32_to_some_digits(core, algorithm):
-    options = f"core={core}", f"agent.algorithm={algorithm}"
+    options = f"core={core}", f"algorithm={algorithm}"
     exact, gradients = terms_and_gradients(*options)
     terms, rounded = terms_and_gradients(*options, "train.autocast=true")
     assert exact.keys() == terms.keys()

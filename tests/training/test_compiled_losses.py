@@ -34,7 +34,7 @@ CORES = {
     "memoryless": ["core=memoryless"],
     "one_step": ["core=one_step"],
     "transformer": ["core=transformer", "agent.core_kwargs.n_heads=2"],
-    "td3": ["core=gru", "agent.algorithm=td3_resel"],
+    "td3": ["core=gru", "algorithm=td3_resel"],
 }
 # A loop over time that looks at the flags breaks their graph: slower, and as right.
 BROKEN = {"lstm": ["core=lstm"], "lru": ["core=lru"], "min_gru": ["core=min_gru"]}

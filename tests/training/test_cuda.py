@@ -18,7 +18,7 @@ def test_a_run_on_a_gpu_stops_resumes_and_loads_on_a_cpu(tmp_path, algorithm):
     overrides = [
         "task=pendulum_p",
         "device=cuda",
-        f"agent.algorithm={algorithm}",
+        f"algorithm={algorithm}",
         "steps=415",
         "train.random_steps=400",
         "eval.interval=0",
@@ -44,7 +44,7 @@ def test_a_run_on_a_gpu_stops_resumes_and_loads_on_a_cpu(tmp_path, algorithm):
 def test_parallel_passes_make_the_same_updates(core, algorithm):
     """Without graphs: memory goes back and forth between streams at every update."""
     options = ["task=pendulum_p", "device=cuda", f"core={core}"]
-    options += [f"agent.algorithm={algorithm}", "agent.hidden_size=16"]
+    options += [f"algorithm={algorithm}", "agent.hidden_size=16"]
     states = []
     for parallel in ("false", "true"):
         torch.manual_seed(0)

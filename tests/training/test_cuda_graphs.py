@@ -99,9 +99,9 @@ def assert_same(first, second):
     [
         [],
         ["core=mamba", "agent.core_kwargs.d_state=4"],
-        ["agent.algorithm=td3_resel", "train.policy_delay=3"],
+        ["algorithm=td3_resel", "train.policy_delay=3"],
         [DISCRETE],
-        ["train.fixed_alpha=true", "train.target_bound=false"],
+        ["resel.fixed_alpha=true", "train.target_bound=false"],
     ],
     ids=["resel", "mamba", "td3", "discrete", "fixed temperature"],
 )
@@ -219,7 +219,7 @@ def test_cuda_graphs_make_the_same_updates(core, algorithm, option):
         "task=pendulum_p",
         "device=cuda",
         f"core={core}",
-        f"agent.algorithm={algorithm}",
+        f"algorithm={algorithm}",
         "agent.hidden_size=16",
     ]
     learners = []

@@ -24,7 +24,6 @@ def test_discrete_actions_with_memory_balance_the_pole(tmp_path):
 @pytest.mark.slow
 def test_the_td3_form_swings_the_pendulum_up(tmp_path):
     """The memoryless controls of RESeLLoss end below -1,300."""
-    options = ["task=pendulum_v", "agent.algorithm=td3_resel", "train.alpha_init=auto"]
-    options += ["train.target_entropy=auto"]
+    options = ["task=pendulum_v", "algorithm=td3_resel"]
     options += ["steps=16_000", "train.updates_per_step=1", "eval.interval=1000"]
     assert last_return(tmp_path / "run", *options) > -350

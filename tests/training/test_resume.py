@@ -95,7 +95,7 @@ def test_every_core_resumes(tmp_path, core):
 def test_every_algorithm_resumes(tmp_path, algorithm):
     name = "DiscreteWalk" if algorithm == "discrete_resel" else "Walk"
     options = [f"env.id=tests.training.envs:{name}-v0", "train.updates_per_step=1.5"]
-    options += [f"agent.algorithm={algorithm}", "agent.reward_input=true"]
+    options += [f"algorithm={algorithm}", "agent.reward_input=true"]
     start(tmp_path / "whole", *options, "steps=70").run()
     # In the random phase and after it.
     for step in (17, 50):

@@ -22,7 +22,7 @@ def small_buffers_at_the_start():
 @pytest.mark.parametrize("algorithm", ["resel", "td3_resel", "discrete_resel"])
 def test_a_run_on_segments_resumes(tmp_path, algorithm):
     name = "DiscreteWalk" if algorithm == "discrete_resel" else "Walk"
-    options = [f"env.id=tests.training.envs:{name}-v0", f"agent.algorithm={algorithm}"]
+    options = [f"env.id=tests.training.envs:{name}-v0", f"algorithm={algorithm}"]
     options += SEGMENTS
     start(tmp_path / "whole", *options, "steps=70").run()
     start(tmp_path / "parts", *options, "steps=50").run()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from resel_torchrl.cli.commands import main
+from resel_torchrl.cli import main
 from resel_torchrl.config import compose
 from resel_torchrl.errors import ConfigError
 from resel_torchrl.training import CheckpointStore

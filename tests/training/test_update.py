@@ -268,7 +268,7 @@ def test_one_pass_of_the_policy_for_both_terms_changes_no_update(tmp_path, optio
     for name, value in expected.items():
         same = torch.equal(value, got[name]) if torch.is_tensor(value) else None
         assert same if same is not None else value == got[name], name
-    td3 = start(tmp_path / "td3", "agent.algorithm=td3_resel").learner
+    td3 = start(tmp_path / "td3", "algorithm=td3_resel").learner
     contexts = [learner.policy_context for learner in (once.learner, twice.learner)]
     assert contexts[0] is not None and contexts[1] is None is td3.policy_context
 
