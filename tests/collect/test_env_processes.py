@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from resel_torchrl.envs import make_gym, vectorize
-from tests.envs.test_vectorize import of_other_bounds
+from tests.envs.test_vector import of_other_bounds
 from tests.training.runs import assert_same_run, resume, start
 
 WALK = functools.partial(make_gym, "tests.training.envs:Walk-v0")
