@@ -13,9 +13,7 @@ from recipes.benchmark.synthetic import synthetic_learner, task_sizes
 from resel_torchrl.config import Config, to_dict, validate
 from resel_torchrl.training import keep_freed_memory, set_matmul_precision
 
-MEASURE = (
-    "import sys; from recipes.benchmark.memory import measure; measure(*sys.argv[1:])"
-)
+MEASURE = "from recipes.benchmark.memory import measure; measure()"
 # On Linux ru_maxrss of a new process starts at what its parent held, so it is started
 # by a process that holds next to nothing.
 RELAY = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"

@@ -176,7 +176,7 @@ def learn(backend):
             )
         )
     learner = make_learner(config, agent, buffer, horizon=20)
-    assert learner.pack.keywords["gap"] == agent.actor_encoder.core.blank_rows
+    assert learner.batches.pack.keywords["gap"] == agent.actor_encoder.core.blank_rows
     for _ in range(3):
         learner.update()
     return dict(learner.loss.state_dict())

@@ -16,7 +16,11 @@ def recipe(name: str, *arguments: str) -> int:
     """Runs a recipe as a script, in this process."""
     before, sys.argv = sys.argv, [name, *arguments]
     try:
-        runpy.run_path(str(RECIPES / f"{name}.py"), run_name="__main__")
+        script = RECIPES / f"{name}.py"
+        if script.exists():
+            runpy.run_path(str(script), run_name="__main__")
+        else:
+            runpy.run_module(f"recipes.{name}", run_name="__main__")
     except SystemExit as stop:
         return stop.code
     finally:

@@ -115,6 +115,12 @@ class DiscreteWalk(Walk):
 for kind in (LuckyWalk, UndeclaredWalk):
     if f"{kind.__name__}-v0" not in gymnasium.registry:
         gymnasium.register(f"{kind.__name__}-v0", kind)
+if "ShortPendulum-v0" not in gymnasium.registry:
+    gymnasium.register(
+        "ShortPendulum-v0",
+        lambda: gymnasium.make("Pendulum-V-v0"),
+        max_episode_steps=12,
+    )
 for kind in (Walk, FailingWalk, KilledWalk, OrphanedWalk, DiscreteWalk):
     name = f"{kind.__name__}-v0"
     if name not in gymnasium.registry:

@@ -112,9 +112,11 @@ def test_a_collecting_process_stores_and_resumes_too(tmp_path):
         folder = tmp_path / f"run-{stop}"
         start(folder, *options, f"steps={stop}").run()
         store = CheckpointStore(folder / "checkpoints", None)
-        kept = store.load(stop, "progress")["collector"]["process"]["memories"]
+        kept = store.load(stop, "progress")["collector"]["process"]["in_flight"][0][
+            "memories"
+        ]
         again = resume(folder, "steps=70")
-        begun = again.collector._memories[: len(kept)]
+        begun = again.collector._arrays["memories"][0, : len(kept)]
         assert np.array_equal(begun, kept.numpy())
         assert stop > 25 or len(kept) > 1  # the random phase repeats itself
         again.run()
