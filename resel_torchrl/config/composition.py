@@ -143,8 +143,8 @@ def from_hydra(cfg: DictConfig) -> Config:
 def to_dict(config: Config) -> dict[str, Any]:
     """The configuration as a nested plain dict.
 
-    >>> to_dict(compose())["train"]["gamma"]
-    0.99
+    >>> to_dict(compose())["train"]["policy_delay"]
+    2
     """
     return dataclasses.asdict(config)
 
