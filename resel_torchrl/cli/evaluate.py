@@ -16,14 +16,14 @@ __all__ = ["evaluate_command"]
 def evaluate_command(arguments: Sequence[str]) -> int:
     """`evaluate run=DIR [episodes=20] [seed=12345] [checkpoint=STEP] [output=FILE]`.
 
-    `output` is a CSV file, of which :func:`~resel_torchrl.training.write_evaluation`
+    `output` is a CSV file, of which :func:`~resel_torchrl.collect.write_evaluation`
     tells the columns.
 
     Args:
         arguments: What stands after the command.
 
     Returns:
-        Exit status: 0, or 2 after a mistake in the arguments.
+        Exit status 0.
     """
     known = {"run": str, "episodes": at_least(1), "seed": at_least(0)}
     known |= {"checkpoint": at_least(0), "output": str}

@@ -109,7 +109,7 @@ class Hook:
         """After a checkpoint was written, :meth:`state_dict` included."""
 
     def on_end(self, trainer: Trainer) -> None:
-        """When :meth:`Trainer.run` ends, however it does; the run is saved by then."""
+        """When :meth:`Trainer.run` ends, however it does."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs: tensors, numbers, text, containers; {} for none."""
@@ -199,6 +199,9 @@ class SchedulerHook(Hook):
         make_scheduler: From the optimizer to a scheduler whose `step` takes no
             argument.
 
+    Raises:
+        ValueError: In a run whose rates fall already (:class:`LearningRateDecay`).
+
     >>> import functools
     >>> from torch.optim.lr_scheduler import ExponentialLR
     >>> SchedulerHook(functools.partial(ExponentialLR, gamma=0.9999)).name
@@ -210,6 +213,11 @@ class SchedulerHook(Hook):
 
     def setup(self, trainer: Trainer) -> None:
         """Make the scheduler."""
+        if any(isinstance(hook, LearningRateDecay) for hook in trainer.hooks):
+            raise ValueError(
+                "expected a SchedulerHook alone, got a run whose rates fall already; "
+                "write optim.decay_steps=null."
+            )
         self.scheduler = self.make_scheduler(trainer.learner.optimizer)
 
     def on_update(self, trainer: Trainer) -> None:

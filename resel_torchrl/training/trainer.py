@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from torchrl import torchrl_logger
@@ -35,9 +35,6 @@ from resel_torchrl.training.hooks import Hook, overrides
 from resel_torchrl.training.learner import Learner
 from resel_torchrl.training.logging import Records
 from resel_torchrl.training.run_directory import RunDirectory
-
-if TYPE_CHECKING:
-    from resel_torchrl.collect import EpisodeCollector
 
 __all__ = ["Trainer", "UpdateSchedule", "stop_on_signal"]
 

@@ -156,6 +156,13 @@ def test_a_resumed_run_keeps_columns_and_states(tmp_path, hook):
         assert float(last[column]) not in (0.0, -math.inf)
 
 
+def test_two_schedules_of_the_rates_are_refused(tmp_path):
+    falling = ["optim.decay_steps=[10,20]"]
+    with pytest.raises(ValueError, match=r"write optim\.decay_steps=null"):
+        start(tmp_path / "run", *falling, hooks=[scheduler()])
+    start(tmp_path / "decay", *falling, "steps=40")
+
+
 def test_a_state_too_many_or_too_few_is_refused(tmp_path):
     start(tmp_path / "with", "steps=40", hooks=[Best()]).run()
     for hooks in [(), (HoldChange(),)]:
