@@ -256,13 +256,25 @@ class EpisodeIndex:
 
     def clear(self, position: int = 0, open_start: int = 0) -> None:
         """Forgets every episode and starts again at ``position``."""
-        self.starts = self.lengths = np.empty(0, dtype=np.int64)
+        # Starts and lengths, in columns _first to _last; the table grows by doubling.
+        self._table = np.empty((2, 64), dtype=np.int64)
+        self._first = self._last = 0
         self.transitions = 0
         self.position = position
         self.open_start = open_start
 
+    @property
+    def starts(self) -> np.ndarray:
+        """First positions, a view."""
+        return self._table[0, self._first : self._last]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Lengths in transitions, a view."""
+        return self._table[1, self._first : self._last]
+
     def __len__(self) -> int:
-        return len(self.starts)
+        return self._last - self._first
 
     def advance(
         self, done: np.ndarray, is_init: np.ndarray | None, capacity: int
@@ -311,8 +323,7 @@ class EpisodeIndex:
         leaving = int(np.searchsorted(self.starts, position))
         if leaving:
             self.transitions -= int(self.lengths[:leaving].sum())
-            self.starts = self.starts[leaving:]
-            self.lengths = self.lengths[leaving:]
+            self._first += leaving
         if 0 <= self.open_start < position:
             self.open_start = -1
 
@@ -331,8 +342,14 @@ class EpisodeIndex:
         self._append(state["starts"].cpu().numpy(), state["lengths"].cpu().numpy())
 
     def _append(self, starts: np.ndarray, lengths: np.ndarray) -> None:
-        self.starts = np.concatenate([self.starts, starts])
-        self.lengths = np.concatenate([self.lengths, lengths])
+        count = len(self) + len(starts)
+        if self._last + len(starts) > self._table.shape[1]:
+            table = np.empty((2, 2 * count), dtype=np.int64)
+            table[:, : len(self)] = self._table[:, self._first : self._last]
+            self._table, self._first, self._last = table, 0, len(self)
+        new = slice(self._last, self._first + count)
+        self._table[:, new] = starts, lengths
+        self._last = new.stop
         self.transitions += int(lengths.sum())
 
     def _check_starts(self, done: np.ndarray, is_init: np.ndarray) -> None:
